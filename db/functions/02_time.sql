@@ -1,0 +1,156 @@
+-- When a step is due: its delay, then its time of day, then the send window.
+-- Days are counted on the wall clock of a zone, hours on the line of time; the session's
+-- own TimeZone never matters.
+
+create or replace function pgdrip.wall_instant(p_wall timestamp, p_zone text)
+  returns timestamptz
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at   timestamptz := p_wall at time zone p_zone;
+  v_low  timestamptz := v_at - interval '25 hours';
+  v_span interval := interval '25 hours';
+begin
+  if v_at at time zone p_zone = p_wall then
+    return coalesce(
+      (select min(v_at - b.back)
+         from unnest(array[interval '30 minutes', interval '1 hour']) as b(back)
+        where (v_at - b.back) at time zone p_zone = p_wall), v_at);
+  end if;
+  -- The clocks were put forward over it: halve down to the first second after the gap.
+  while v_span > interval '1 second' loop
+    v_span := v_span / 2;
+    if (v_low + v_span) at time zone p_zone <= p_wall then
+      v_low := v_low + v_span;
+    end if;
+  end loop;
+  return date_bin('1 second', v_low + interval '1 second', 'epoch');
+end
+$$;
+
+comment on function pgdrip.wall_instant(timestamp, text) is
+  'The instant of a wall clock time: the first of two in an overlap, the next valid one in a gap';
+
+create or replace function pgdrip.after_span(p_from timestamptz, p_span interval, p_zone text)
+  returns timestamptz
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_days interval := make_interval(days => extract(day from p_span)::integer);
+begin
+  if v_days = interval '0' then
+    return p_from + p_span;
+  end if;
+  return pgdrip.wall_instant((p_from at time zone p_zone) + v_days, p_zone)
+         + (p_span - v_days);
+end
+$$;
+
+comment on function pgdrip.after_span(timestamptz, interval, text) is
+  'A span later: days on the zone''s wall clock, the rest in elapsed time';
+
+create or replace function pgdrip.next_open(p_at timestamptz, p_window jsonb, p_zone text)
+  returns timestamptz
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zone  text := coalesce(nullif(p_window ->> 'zone', 'contact'), p_zone);
+  v_from  time := (p_window ->> 'from')::time;
+  v_to    time := (p_window ->> 'to')::time;
+  v_day   date := (p_at at time zone v_zone)::date - 1;
+  v_close timestamptz;
+begin
+  for i in 0 .. 800 loop
+    if p_window -> 'days' @> to_jsonb(extract(isodow from v_day)::integer)
+       and not coalesce(p_window -> 'holidays' ? v_day::text, false) then
+      v_close := pgdrip.wall_instant(v_day + (v_to <= v_from)::integer + v_to, v_zone);
+      if p_at < v_close then
+        return greatest(p_at, pgdrip.wall_instant(v_day + v_from, v_zone));
+      end if;
+    end if;
+    v_day := v_day + 1;
+  end loop;
+  raise exception 'the window never opens'
+    using errcode = 'MD002', hint = 'Publish the sequence with fewer holidays.';
+end
+$$;
+
+comment on function pgdrip.next_open(timestamptz, jsonb, text) is
+  'The given time if the window is open then, else when it next opens; holidays are days it would open on';
+
+create or replace function pgdrip.spread_open(
+  p_at     timestamptz,
+  p_window jsonb,
+  p_zone   text,
+  p_key    bigint
+)
+  returns timestamptz
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_open  timestamptz := pgdrip.next_open(p_at, p_window, p_zone);
+  v_wide  numeric := extract(epoch from (p_window ->> 'to')::time - (p_window ->> 'from')::time);
+  v_later timestamptz;
+begin
+  if v_open = p_at then
+    return p_at;
+  end if;
+  if v_wide <= 0 then
+    v_wide := v_wide + 86400;
+  end if;
+  v_later := v_open
+    + make_interval(secs => least(3600, v_wide) * (hashint8(p_key) & 1023) / 1024.0);
+  return case when pgdrip.next_open(v_later, p_window, p_zone) = v_later
+              then v_later else v_open end;
+end
+$$;
+
+comment on function pgdrip.spread_open(timestamptz, jsonb, text, bigint) is
+  'Like next_open, but waiting rows are spread by their key over the first hour it is open';
+
+create or replace function pgdrip.step_due_at(
+  p_from   timestamptz,
+  p_step   pgdrip.steps,
+  p_window jsonb,
+  p_zone   text
+)
+  returns timestamptz
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zone text := coalesce(p_zone, 'UTC');
+  v_at   timestamptz := pgdrip.after_span(p_from, p_step.delay, v_zone);
+  v_wall text := coalesce(nullif(p_window ->> 'zone', 'contact'), v_zone);
+  v_day  date;
+begin
+  if p_step.send_at is not null then
+    v_day := (v_at at time zone v_wall)::date;
+    if pgdrip.wall_instant(v_day + p_step.send_at, v_wall) < v_at then
+      v_day := v_day + 1;
+    end if;
+    v_at := pgdrip.wall_instant(v_day + p_step.send_at, v_wall);
+  end if;
+  if p_window is not null then
+    v_at := pgdrip.next_open(v_at, p_window, v_zone);
+  end if;
+  return v_at;
+end
+$$;
+
+comment on function pgdrip.step_due_at(timestamptz, pgdrip.steps, jsonb, text) is
+  'When a step is due that starts to wait at p_from: delay, then time of day, then window';

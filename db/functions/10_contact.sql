@@ -1,0 +1,264 @@
+-- Contacts: known by phone or e-mail within a pool. Writes contacts and contact_triggers.
+
+create or replace function pgdrip.is_timezone(p_zone text)
+  returns boolean
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform timestamptz 'epoch' at time zone p_zone;
+  return p_zone ~ '^(UTC|[A-Z][A-Za-z_]+(/[A-Za-z0-9_+-]+){1,2})$';
+exception when invalid_parameter_value then
+  return false;
+end
+$$;
+
+comment on function pgdrip.is_timezone(text) is 'Whether the server knows this IANA zone';
+
+create or replace function pgdrip.contact_problem(
+  p_phone    text,
+  p_email    text,
+  p_name     text,
+  p_timezone text
+)
+  returns text
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_phone is null and p_email is null
+      then 'phone and email must not both be missing'
+    when p_phone !~ '^\+[1-9][0-9]{6,14}$'
+      then format('phone %s is not E.164: + and 7 to 15 digits, as +60123456789',
+                  quote_literal(left(p_phone, 40)))
+    when p_email !~ '^[^[:space:]@[:cntrl:]]{1,64}@[^[:space:]@[:cntrl:]]{1,189}$'
+      then format('email %s is not an address', quote_literal(left(p_email, 40)))
+    when octet_length(p_name) > 1000 then 'name is longer than 1000 bytes'
+    when p_timezone is not null and not pgdrip.is_timezone(p_timezone)
+      then format('timezone %s is not an IANA zone, as Asia/Kuala_Lumpur',
+                  quote_literal(left(p_timezone, 40)))
+  end
+$$;
+
+comment on function pgdrip.contact_problem(text, text, text, text) is
+  'What is wrong with a contact''s data, in words; NULL: nothing';
+
+create or replace function pgdrip.contact_name(p_name text)
+  returns text
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select nullif(btrim(regexp_replace(p_name, '[\u0001-\u001f]+', ' ', 'g')), '')
+$$;
+
+comment on function pgdrip.contact_name(text) is
+  'A name on one line; NULL for one that is blank';
+
+create or replace function pgdrip.contact_bucket(p_address text)
+  returns integer
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select get_byte(sha256(convert_to(p_address, 'UTF8')), 0) * 4
+       + get_byte(sha256(convert_to(p_address, 'UTF8')), 1) / 64
+$$;
+
+comment on function pgdrip.contact_bucket(text) is
+  'The first ten bits of the sha256 of an address, 0 to 1023';
+
+create or replace function pgdrip.upsert_contact(
+  p_phone      text default null,
+  p_email      text default null,
+  p_name       text default null,
+  p_attributes jsonb default '{}',
+  p_timezone   text default null,
+  p_pool       text default 'default',
+  p_sender     text default null
+)
+  returns bigint
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_problem text := pgdrip.contact_problem(p_phone, p_email, p_name, p_timezone);
+  v_sender  bigint;
+  v_ids     bigint[];
+begin
+  perform pgdrip.assert_named('p_pool', p_pool);
+  if p_phone is null and p_email is null then
+    raise exception '%', v_problem
+      using errcode = '22004', hint = 'Pass p_phone, p_email or both.';
+  elsif v_problem is not null then
+    raise exception '%', v_problem
+      using errcode = '22023', hint = 'Nothing was stored; correct it and call again.';
+  end if;
+  if p_sender is not null then
+    select s.sender_id into v_sender from pgdrip.senders as s where s.name = p_sender;
+    if not found then
+      raise exception 'no sender is named %', quote_literal(p_sender)
+        using errcode = 'MD001', hint = 'Apply the sender first.';
+    end if;
+  end if;
+  -- Two callers with the same new address: the second inserts nothing and updates.
+  insert into pgdrip.contacts (pool, phone, email, bucket)
+  select p_pool, p_phone, p_email, pgdrip.contact_bucket(coalesce(p_phone, p_email))
+   where not exists (
+     select from pgdrip.contacts as c
+      where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email)))
+  on conflict do nothing;
+  select array_agg(l.contact_id) into v_ids
+    from (select c.contact_id from pgdrip.contacts as c
+           where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email))
+           order by c.contact_id for no key update) as l;
+  if cardinality(v_ids) > 1 then
+    raise exception 'phone and email belong to two contacts, % and %', v_ids[1], v_ids[2]
+      using errcode = 'MD003', hint = 'Decide which of them is meant and pass only its address.';
+  end if;
+  update pgdrip.contacts as c
+     set phone      = coalesce(p_phone, c.phone),
+         email      = coalesce(p_email, c.email),
+         name       = coalesce(pgdrip.contact_name(p_name), c.name),
+         timezone   = coalesce(p_timezone, c.timezone),
+         sender_id  = coalesce(v_sender, c.sender_id),
+         attributes = c.attributes || coalesce(p_attributes, '{}')
+   where c.contact_id = v_ids[1];
+  return v_ids[1];
+end
+$$;
+
+comment on function pgdrip.upsert_contact(text, text, text, jsonb, text, text, text) is
+  'Stores a contact and returns its id: NULL keeps what is there, attributes merge; 22004, 22023, 23514, MD001, MD003';
+
+create or replace function pgdrip.import_contacts(
+  p_contacts jsonb,
+  p_pool     text default 'default'
+)
+  returns setof pgdrip.import_result
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_good jsonb;
+begin
+  perform pgdrip.assert_given('p_contacts', p_contacts);
+  perform pgdrip.assert_named('p_pool', p_pool);
+  if jsonb_typeof(p_contacts) <> 'array' or jsonb_array_length(p_contacts) > 10000 then
+    raise exception 'p_contacts must be an array of at most 10000 objects'
+      using errcode = '22023', hint = 'Import in batches.';
+  end if;
+  -- Known addresses first, in id order, so that nobody else changes them meanwhile.
+  perform from pgdrip.contacts as c
+    where c.contact_id in (
+      select k.contact_id from jsonb_array_elements(p_contacts) as i(item)
+        join pgdrip.contacts as k on k.pool = p_pool
+         and (k.phone = i.item ->> 'phone' or lower(k.email) = lower(i.item ->> 'email')))
+    order by c.contact_id for no key update;
+
+  return query
+    select r.line, null::bigint, r.reason
+      from pgdrip.import_problems(p_contacts, p_pool) as r where r.reason is not null;
+  select jsonb_agg(i.item) into v_good
+    from jsonb_array_elements(p_contacts) as i(item)
+    join pgdrip.import_problems(p_contacts, p_pool) as r
+      on r.line = (i.item ->> 'line')::integer and r.reason is null;
+  return query select r.* from pgdrip.import_good(coalesce(v_good, '[]'), p_pool) as r;
+end
+$$;
+
+comment on function pgdrip.import_contacts(jsonb, text) is
+  'Merges [{line, phone, email, name, timezone, sender, attributes, triggers}, …]; bad ones come back with a reason; triggers are written, not enrolled';
+
+create or replace function pgdrip.import_problems(p_contacts jsonb, p_pool text)
+  returns setof pgdrip.import_result
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  with items as (
+    select i.ord, (i.item ->> 'line')::integer as line,
+           i.item ->> 'phone' as phone, lower(i.item ->> 'email') as email, i.item
+      from jsonb_array_elements(p_contacts) with ordinality as i(item, ord)
+  )
+  select i.line, coalesce(p.contact_id, m.contact_id), coalesce(
+    pgdrip.contact_problem(i.phone, i.item ->> 'email', i.item ->> 'name', i.item ->> 'timezone'),
+    case
+      when p.contact_id <> m.contact_id
+        then format('phone and email belong to two contacts, %s and %s',
+                    p.contact_id, m.contact_id)
+      when row_number() over (partition by i.phone order by i.ord) > 1 and i.phone is not null
+        or row_number() over (partition by i.email order by i.ord) > 1 and i.email is not null
+        then 'an earlier line has the same address'
+      when i.item ->> 'sender' is not null and s.sender_id is null
+        then format('no sender is named %s', quote_literal(i.item ->> 'sender'))
+      when jsonb_typeof(i.item -> 'attributes') <> 'object' then 'attributes are no object'
+      when octet_length((coalesce(p.attributes, m.attributes, '{}')
+                         || coalesce(i.item -> 'attributes', '{}'))::text) > 16384
+        or i.item -> 'attributes' @? '$.**{9}' then 'attributes exceed 16 kB or 8 levels'
+      when exists (select from jsonb_array_elements_text(i.item -> 'triggers') as t(word)
+                    where not pgdrip.is_word(t.word))
+        then 'a trigger is blank, not trimmed or has a comma'
+    end)
+    from items as i
+    left join pgdrip.contacts as p on p.pool = p_pool and p.phone = i.phone
+    left join pgdrip.contacts as m on m.pool = p_pool and lower(m.email) = i.email
+    left join pgdrip.senders as s on s.name = i.item ->> 'sender'
+$$;
+
+comment on function pgdrip.import_problems(jsonb, text) is
+  'Private: for each element of an import the contact it means and what is wrong with it';
+
+create or replace function pgdrip.import_good(p_contacts jsonb, p_pool text)
+  returns setof pgdrip.import_result
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into pgdrip.contacts (pool, phone, email, bucket)
+  select p_pool, i.item ->> 'phone', i.item ->> 'email',
+         pgdrip.contact_bucket(coalesce(i.item ->> 'phone', i.item ->> 'email'))
+    from jsonb_array_elements(p_contacts) as i(item)
+   where not exists (
+     select from pgdrip.contacts as c where c.pool = p_pool and c.phone = i.item ->> 'phone')
+     and not exists (
+     select from pgdrip.contacts as c
+      where c.pool = p_pool and lower(c.email) = lower(i.item ->> 'email'))
+  on conflict do nothing;
+
+  update pgdrip.contacts as c
+     set phone      = coalesce(i.item ->> 'phone', c.phone),
+         email      = coalesce(i.item ->> 'email', c.email),
+         name       = coalesce(pgdrip.contact_name(i.item ->> 'name'), c.name),
+         timezone   = coalesce(i.item ->> 'timezone', c.timezone),
+         sender_id  = coalesce(s.sender_id, c.sender_id),
+         attributes = c.attributes || coalesce(i.item -> 'attributes', '{}')
+    from jsonb_array_elements(p_contacts) as i(item)
+    join pgdrip.import_problems(p_contacts, p_pool) as r
+      on r.line = (i.item ->> 'line')::integer
+    left join pgdrip.senders as s on s.name = i.item ->> 'sender'
+   where c.contact_id = r.contact_id;
+
+  insert into pgdrip.contact_triggers (contact_id, trigger)
+  select distinct r.contact_id, t.word
+    from jsonb_array_elements(p_contacts) as i(item)
+    join pgdrip.import_problems(p_contacts, p_pool) as r
+      on r.line = (i.item ->> 'line')::integer,
+         jsonb_array_elements_text(i.item -> 'triggers') as t(word)
+  on conflict do nothing;
+
+  return query
+    select r.line, r.contact_id, r.reason
+      from pgdrip.import_problems(p_contacts, p_pool) as r;
+end
+$$;
+
+comment on function pgdrip.import_good(jsonb, text) is
+  'Private: stores the elements of an import that import_problems found nothing wrong with';

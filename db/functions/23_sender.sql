@@ -1,0 +1,474 @@
+-- Senders: apply, pause, resume; what a sender may send now; who gets which sender.
+-- Writes senders and, where a sender comes back, due and wakes.
+
+create or replace function pgdrip.read_sender(p_definition jsonb)
+  returns pgdrip.senders
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_place  text := format('sender %s', coalesce(quote_literal(left(p_definition ->> 'name', 80)), ''));
+  v_sender pgdrip.senders;
+begin
+  perform pgdrip.assert_keys(p_definition, v_place, array['name', 'channel', 'pool',
+    'rate_per_hour', 'rate_per_day', 'burst', 'gap_min', 'gap_max', 'ramp', 'hours',
+    'advance_on', 'confirm_within', 'on_unconfirmed', 'secret', 'config'],
+    array['name', 'channel']);
+  v_sender.name := p_definition ->> 'name';
+  v_sender.pool := coalesce(p_definition ->> 'pool', 'default');
+  v_sender.channel := p_definition ->> 'channel';
+  if octet_length(v_sender.name) > 200 or v_sender.name ~ '[[:cntrl:]]'
+     or pgdrip.is_blank(v_sender.pool) or octet_length(v_sender.pool) > 63 then
+    perform pgdrip.refuse_definition(v_place, 'name or pool is too long or no plain text',
+      'Use short plain names.');
+  end if;
+  if not exists (select from pgdrip.channels as c where c.channel = v_sender.channel) then
+    perform pgdrip.refuse_definition(v_place,
+      format('unknown channel %s', quote_literal(left(v_sender.channel, 40))),
+      (select format('Known: %s.', string_agg(c.channel, ', ' order by c.channel))
+         from pgdrip.channels as c));
+  end if;
+  v_sender.rate_per_hour := pgdrip.definition_integer(p_definition, v_place, 'rate_per_hour', 1, 1000000);
+  v_sender.rate_per_day := pgdrip.definition_integer(p_definition, v_place, 'rate_per_day', 1, 10000000);
+  v_sender.burst := pgdrip.definition_integer(p_definition, v_place, 'burst', 1, 1000, 1);
+  v_sender.gap_min := pgdrip.definition_span(p_definition, v_place, 'gap_min', interval '0');
+  v_sender.gap_max := pgdrip.definition_span(p_definition, v_place, 'gap_max', v_sender.gap_min);
+  if v_sender.gap_max < v_sender.gap_min then
+    perform pgdrip.refuse_definition(v_place, 'gap_max is shorter than gap_min', 'Swap them.');
+  end if;
+  if v_sender.burst > 1 and coalesce(v_sender.rate_per_hour, 0) < v_sender.burst then
+    perform pgdrip.refuse_definition(v_place, 'burst is larger than rate_per_hour',
+      'A burst is the part of the hourly rate that may go at once.');
+  end if;
+  v_sender.ramp := pgdrip.read_ramp(p_definition -> 'ramp', v_place || ', ramp');
+  v_sender.hours := pgdrip.definition_window(p_definition -> 'hours', v_place || ', hours');
+  if v_sender.hours ->> 'zone' = 'contact' then
+    perform pgdrip.refuse_definition(v_place || ', hours', 'zone is missing',
+      'A sender''s hours need a zone of their own, as Asia/Kuala_Lumpur.');
+  end if;
+  v_sender.advance_on := pgdrip.definition_word(p_definition, v_place, 'advance_on',
+    array['accepted', 'delivered'], 'accepted');
+  v_sender.confirm_within := pgdrip.definition_span(p_definition, v_place, 'confirm_within', interval '1 day');
+  v_sender.on_unconfirmed := pgdrip.definition_word(p_definition, v_place, 'on_unconfirmed',
+    array['advance', 'stop', 'park'], 'park');
+  v_sender.secret := p_definition ->> 'secret';
+  if v_sender.secret !~ '^[A-Za-z_/.][A-Za-z0-9_/.-]{0,254}$' then
+    perform pgdrip.refuse_definition(v_place, 'secret is no name',
+      'Name the environment variable or file that holds it; never the secret itself.');
+  end if;
+  v_sender.config := coalesce(p_definition -> 'config', '{}');
+  perform pgdrip.assert_config(v_sender.config, v_place || ', config');
+  return v_sender;
+end
+$$;
+
+comment on function pgdrip.read_sender(jsonb) is
+  'Private: a sender definition, checked; MD008';
+
+create or replace function pgdrip.assert_config(p_config jsonb, p_place text)
+  returns void
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key text;
+begin
+  if jsonb_typeof(p_config) <> 'object' or octet_length(p_config::text) > 16384 then
+    perform pgdrip.refuse_definition(p_place, 'must be an object of at most 16 kB',
+      'Only what the channel needs to know.');
+  end if;
+  select k into v_key from jsonb_object_keys(p_config) as k
+   where k ~* '(passw|secret|token|api_?key|credential|authorization)' limit 1;
+  if found then
+    perform pgdrip.refuse_definition(p_place, format('%s looks like a credential', v_key),
+      'Put it into the environment or a file and give its name as "secret".');
+  end if;
+end
+$$;
+
+comment on function pgdrip.assert_config(jsonb, text) is
+  'Refuses (MD008) a sender config that is no small object or seems to hold a secret';
+
+create or replace function pgdrip.read_ramp(p_ramp jsonb, p_place text)
+  returns jsonb
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_ramp is null then
+    return null;
+  end if;
+  if jsonb_typeof(p_ramp) <> 'object' or not p_ramp ? '1'
+     or exists (select from jsonb_each_text(p_ramp) as r
+                 where r.key !~ '^[1-9][0-9]{0,3}$' or r.value !~ '^[1-9][0-9]{0,5}$') then
+    perform pgdrip.refuse_definition(p_place, 'must map days of age to hourly rates, from day 1',
+      'As {"1": 20, "7": 50, "14": 80}.');
+  end if;
+  if exists (select from (
+       select r.value::integer - lag(r.value::integer) over (order by r.key::integer) as more
+         from jsonb_each_text(p_ramp) as r) as g where g.more <= 0) then
+    perform pgdrip.refuse_definition(p_place, 'rates must grow with the days',
+      'As {"1": 20, "7": 50, "14": 80}.');
+  end if;
+  return p_ramp;
+end
+$$;
+
+comment on function pgdrip.read_ramp(jsonb, text) is
+  'Private: a ramp-up schedule, checked; NULL for NULL; MD008';
+
+create or replace function pgdrip.apply_sender(p_definition jsonb)
+  returns text
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_new     pgdrip.senders;
+  v_old     pgdrip.senders;
+  v_outcome text := 'unchanged';
+begin
+  perform pgdrip.assert_given('p_definition', p_definition);
+  v_new := pgdrip.read_sender(p_definition);
+  insert into pgdrip.senders (name, pool, channel)
+  values (v_new.name, v_new.pool, v_new.channel) on conflict (name) do nothing;
+  if found then
+    v_outcome := 'created';
+  end if;
+  select s.* into v_old from pgdrip.senders as s where s.name = v_new.name for no key update;
+  if (v_old.pool, v_old.channel) <> (v_new.pool, v_new.channel) then
+    perform pgdrip.refuse_definition(format('sender %s', quote_literal(v_new.name)),
+      'pool and channel of a sender are fixed', 'Apply it under another name.');
+  end if;
+  update pgdrip.senders as s
+     set config = v_new.config, secret = v_new.secret, rate_per_hour = v_new.rate_per_hour,
+         rate_per_day = v_new.rate_per_day, burst = v_new.burst, gap_min = v_new.gap_min,
+         gap_max = v_new.gap_max, ramp = v_new.ramp, hours = v_new.hours,
+         advance_on = v_new.advance_on, confirm_within = v_new.confirm_within,
+         on_unconfirmed = v_new.on_unconfirmed, limits_at = pgdrip.clock(),
+         -- Readiness by the old limits means nothing now; the next claim finds out.
+         ready_at = case when s.health = 'healthy' then 'epoch' else s.ready_at end
+   where s.sender_id = v_old.sender_id
+     and (s.config, s.secret, s.rate_per_hour, s.rate_per_day, s.burst, s.gap_min, s.gap_max,
+          s.ramp, s.hours, s.advance_on, s.confirm_within, s.on_unconfirmed)
+         is distinct from
+         (v_new.config, v_new.secret, v_new.rate_per_hour, v_new.rate_per_day, v_new.burst,
+          v_new.gap_min, v_new.gap_max, v_new.ramp, v_new.hours, v_new.advance_on,
+          v_new.confirm_within, v_new.on_unconfirmed);
+  if found and v_outcome = 'unchanged' then
+    v_outcome := 'changed';
+  end if;
+  if v_outcome <> 'unchanged' then
+    insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
+    perform pgdrip.adopt(1000);
+    perform pgdrip.note(v_outcome, format('sender %s', quote_literal(v_new.name)));
+  end if;
+  return v_outcome;
+end
+$$;
+
+comment on function pgdrip.apply_sender(jsonb) is
+  'Stores a sender: created, changed or unchanged; new limits hold from the next claim on; MD008';
+
+create or replace function pgdrip.set_sender_status(
+  p_sender text,
+  p_status text,
+  p_reason text
+)
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old pgdrip.senders;
+begin
+  perform pgdrip.assert_given('p_sender', p_sender);
+  select s.* into v_old from pgdrip.senders as s where s.name = p_sender for no key update;
+  if not found then
+    raise exception 'no sender is named %', quote_literal(p_sender)
+      using errcode = 'MD001', hint = 'select name from pgdrip.senders lists them.';
+  elsif v_old.status = 'retired' then
+    raise exception 'sender % is retired', quote_literal(p_sender)
+      using errcode = 'MD003', hint = 'Apply a sender under another name.';
+  elsif v_old.status = p_status and v_old.health = 'healthy' then
+    return false;
+  end if;
+  update pgdrip.senders as s
+     set status        = p_status,
+         status_reason = case when p_status <> 'active' then p_reason end,
+         health        = case when p_status = 'active' then 'healthy' else s.health end,
+         faults        = case when p_status = 'active' then 0 else s.faults end,
+         ready_at      = case when p_status = 'active' then 'epoch' else s.ready_at end
+   where s.sender_id = v_old.sender_id;
+  insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
+  perform pgdrip.adopt(1000);
+  perform pgdrip.note(p_status, format('sender %s', quote_literal(p_sender)), p_reason);
+  return v_old.status <> p_status or p_status = 'active';
+end
+$$;
+
+comment on function pgdrip.set_sender_status(text, text, text) is
+  'Private: the one place where an operator changes a sender''s status; making it active also declares it healthy';
+
+create or replace function pgdrip.pause_sender(p_sender text, p_reason text)
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgdrip.assert_reason(p_reason);
+  return pgdrip.set_sender_status(p_sender, 'paused', p_reason);
+end
+$$;
+
+comment on function pgdrip.pause_sender(text, text) is
+  'Hands out nothing for this sender; its work stays due; false: paused already; MD001, MD003';
+
+create or replace function pgdrip.resume_sender(p_sender text)
+  returns boolean
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  select pgdrip.set_sender_status(p_sender, 'active', 'resumed')
+$$;
+
+comment on function pgdrip.resume_sender(text) is
+  'Takes a paused, down or blocked sender back into service; false: it was in service; MD001, MD003';
+
+create or replace function pgdrip.hourly_rate(p_sender pgdrip.senders, p_now timestamptz)
+  returns integer
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select least(p_sender.rate_per_hour, (
+    select r.value::integer from jsonb_each_text(p_sender.ramp) as r
+     where r.key::integer <= 1 + floor(extract(epoch from p_now - p_sender.started_at) / 86400)
+     order by r.key::integer desc limit 1))
+$$;
+
+comment on function pgdrip.hourly_rate(pgdrip.senders, timestamptz) is
+  'The hourly rate in force at a sender''s age; NULL: unlimited';
+
+-- T such that messages claimed T apart, and sent up to 10 s after their claim, never
+-- exceed the rate in any rolling hour, burst included.
+create or replace function pgdrip.send_interval(p_rate integer, p_burst integer)
+  returns interval
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select make_interval(secs => 3610.0 / greatest(p_rate - least(p_burst, p_rate) + 1, 1))
+$$;
+
+comment on function pgdrip.send_interval(integer, integer) is
+  'The emission interval of the hourly rate (GCRA) with the 10 s between claim and send';
+
+create or replace function pgdrip.day_slot(p_at timestamptz)
+  returns bigint
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select floor(extract(epoch from p_at) * 24 / 86410)::bigint
+$$;
+
+comment on function pgdrip.day_slot(timestamptz) is
+  'Which slot of senders.day_counts a claim falls in; 25 slots cover any 24 h and 10 s';
+
+create or replace function pgdrip.day_counts(p_sender pgdrip.senders, p_now timestamptz)
+  returns integer[]
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select (array_fill(0, array[least(25, greatest(0, pgdrip.day_slot(p_now) - p_sender.day_slot))::integer])
+          || p_sender.day_counts)[1:25]
+$$;
+
+comment on function pgdrip.day_counts(pgdrip.senders, timestamptz) is
+  'Claims per slot, newest first, moved on to now';
+
+create or replace function pgdrip.sender_allowance(p_sender pgdrip.senders, p_now timestamptz)
+  returns integer
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate  integer := pgdrip.hourly_rate(p_sender, p_now);
+  v_burst integer := least(p_sender.burst, v_rate);
+  v_span  interval := pgdrip.send_interval(v_rate, v_burst);
+  v_count integer := 1000;
+begin
+  if p_sender.hours is not null and pgdrip.next_open(p_now, p_sender.hours, 'UTC') > p_now then
+    return 0;
+  end if;
+  if v_rate is not null then
+    v_count := least(v_count, v_rate, floor(
+      extract(epoch from p_now + v_burst * v_span - greatest(p_sender.tat, p_now))
+      / extract(epoch from v_span))::integer);
+  elsif p_sender.gap_max > interval '0' and p_sender.tat > p_now then
+    v_count := 0;
+  end if;
+  if p_sender.rate_per_day is not null then
+    v_count := least(v_count, p_sender.rate_per_day
+      - (select sum(c) from unnest(pgdrip.day_counts(p_sender, p_now)) as c)::integer);
+  end if;
+  if p_sender.gap_max > interval '0' or p_sender.health = 'down' then
+    v_count := least(v_count, 1);
+  end if;
+  return greatest(v_count, 0);
+end
+$$;
+
+comment on function pgdrip.sender_allowance(pgdrip.senders, timestamptz) is
+  'How many messages a sender may be given now, by rate, day, gap, ramp, hours and health; at most 1000';
+
+create or replace function pgdrip.spend_allowance(
+  p_sender pgdrip.senders,
+  p_now    timestamptz,
+  p_count  integer
+)
+  returns pgdrip.senders
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_sender pgdrip.senders := p_sender;
+  v_rate   integer := pgdrip.hourly_rate(p_sender, p_now);
+  v_burst  integer := least(p_sender.burst, v_rate);
+  v_span   interval := coalesce(pgdrip.send_interval(v_rate, v_burst), interval '0');
+  v_gap    interval := p_sender.gap_min + random() * (p_sender.gap_max - p_sender.gap_min);
+begin
+  v_sender.day_counts := pgdrip.day_counts(p_sender, p_now);
+  v_sender.day_counts[1] := v_sender.day_counts[1] + p_count;
+  v_sender.day_slot := greatest(pgdrip.day_slot(p_now), p_sender.day_slot);
+  if p_count > 0 then
+    v_sender.tat := greatest(p_sender.tat, p_now)
+      + case when p_sender.gap_max > interval '0' then greatest(v_span, v_gap)
+             else p_count * v_span end;
+  end if;
+  v_sender.ready_at := v_sender.tat
+    - case when p_sender.gap_max > interval '0' then interval '0'
+           else coalesce((v_burst - 1) * v_span, interval '0') end;
+  if v_rate = 0 or p_sender.rate_per_day
+       <= (select sum(c) from unnest(v_sender.day_counts) as c) then
+    v_sender.ready_at := greatest(v_sender.ready_at,
+      to_timestamp((v_sender.day_slot + 1) * 86410 / 24.0));
+  end if;
+  if p_sender.hours is not null then
+    v_sender.ready_at :=
+      pgdrip.next_open(greatest(v_sender.ready_at, p_now), p_sender.hours, 'UTC');
+  end if;
+  if p_sender.health = 'down' and p_count > 0 then
+    v_sender.ready_at := greatest(v_sender.ready_at, p_now + pgdrip.probe_wait(p_sender.faults));
+  end if;
+  return v_sender;
+end
+$$;
+
+comment on function pgdrip.spend_allowance(pgdrip.senders, timestamptz, integer) is
+  'The sender after p_count claims: its arrival time, day counts and when it is ready again';
+
+create or replace function pgdrip.probe_wait(p_faults integer)
+  returns interval
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select least(interval '1 hour', interval '1 minute' * 2 ^ least(greatest(p_faults - 1, 0), 6))
+$$;
+
+comment on function pgdrip.probe_wait(integer) is
+  'How long a sender with that many faults in a row rests before one message probes it';
+
+create or replace function pgdrip.choose_senders(p_pools text[], p_channels text[])
+  returns bigint[]
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- Successive multiples of the golden ratio fill [0, 1) evenly, whatever their number;
+  -- each falls into one sender's share of the pool's capacity. A sender that is down has
+  -- next to none, but serves where nobody is healthy.
+  with shares as (
+    select s.pool, s.channel, s.sender_id, sum(
+             case s.health when 'healthy' then 1 else 1e-9 end * greatest(1e-6, least(
+               coalesce(s.rate_per_hour, 3600), coalesce(s.rate_per_day / 24.0, 3600)))
+           ) over (partition by s.pool, s.channel order by s.sender_id)::float8 as upto
+      from pgdrip.senders as s
+     where s.status = 'active' and s.health <> 'blocked'
+       and s.pool = any (p_pools) and s.channel = any (p_channels)
+  ),
+  wheels as (
+    select s.pool, s.channel, max(s.upto) as total,
+           array_agg(s.sender_id order by s.sender_id) as ids,
+           array_agg(s.upto order by s.sender_id) as uptos
+      from shares as s group by s.pool, s.channel
+  ),
+  wanted as (
+    select i.ord, i.pool, i.channel, case when i.pool is not null
+             then mod(nextval('pgdrip.assignment_seq') * 0.6180339887498948482, 1) end as point
+      from unnest(p_pools, p_channels) with ordinality as i(pool, channel, ord)
+  )
+  select array_agg(
+           w.ids[width_bucket(n.point::float8 * w.total, w.uptos) + 1] order by n.ord)
+    from wanted as n left join wheels as w using (pool, channel)
+$$;
+
+comment on function pgdrip.choose_senders(text[], text[]) is
+  'For each wanted (pool, channel) a sender, in proportion to capacity; NULL where there is none or none is wanted';
+
+create or replace function pgdrip.adopt(p_limit integer)
+  returns integer
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids     bigint[];
+  v_senders bigint[];
+begin
+  v_ids := array(
+    select d.enrollment_id from pgdrip.due as d
+      join pgdrip.enrollments as e using (enrollment_id)
+      join pgdrip.sequences as q using (sequence_id)
+     where d.parked_reason = 'no_sender'
+       and exists (select from pgdrip.senders as s
+                    where s.pool = q.pool and s.channel = q.channel
+                      and s.status = 'active' and s.health <> 'blocked')
+     order by d.enrollment_id limit p_limit for update of d skip locked);
+  select pgdrip.choose_senders(array_agg(q.pool order by i.ord),
+                               array_agg(q.channel order by i.ord)) into v_senders
+    from unnest(v_ids) with ordinality as i(enrollment_id, ord)
+    join pgdrip.enrollments as e using (enrollment_id)
+    join pgdrip.sequences as q using (sequence_id);
+  update pgdrip.due as d set sender_id = i.sender_id, parked_reason = null
+    from unnest(v_ids, v_senders) as i(enrollment_id, sender_id)
+   where d.enrollment_id = i.enrollment_id;
+  update pgdrip.enrollments as e set sender_id = i.sender_id
+    from unnest(v_ids, v_senders) as i(enrollment_id, sender_id)
+   where e.enrollment_id = i.enrollment_id;
+  insert into pgdrip.wakes (sender_id, due_at)
+  select d.sender_id, min(d.due_at) from pgdrip.due as d
+   where d.enrollment_id = any (v_ids) group by d.sender_id;
+  return cardinality(v_ids);
+end
+$$;
+
+comment on function pgdrip.adopt(integer) is
+  'Private: gives a sender to steps parked for want of one; returns how many';

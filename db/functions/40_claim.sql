@@ -1,0 +1,515 @@
+-- Claiming: hand due steps to a runner, each to one runner only, never above a limit.
+-- Senders first: those that have readiness and work, then the oldest due rows of each. It
+-- waits for nothing: whatever somebody else holds is skipped and stays due. Writes due,
+-- senders, wakes; by triage also everything settle() writes.
+
+create or replace function pgdrip.drain_wakes()
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A wake whose sender is locked stays; one for an unlimited sender, which every claim
+  -- looks at anyway, has done its work by having been there for next_wake().
+  with taken as materialized (
+    select w.wake_id, s.sender_id, w.due_at
+      from pgdrip.wakes as w
+      join pgdrip.senders as s using (sender_id)
+     order by w.wake_id limit 5000
+       for update of w skip locked for no key update of s skip locked
+  ),
+  gone as (
+    delete from pgdrip.wakes as w
+     where w.wake_id = any (array(select t.wake_id from taken as t))
+  )
+  update pgdrip.senders as s
+     set next_at = least(s.next_at, t.due_at)
+    from (select t.sender_id, min(t.due_at) as due_at from taken as t group by t.sender_id) as t
+   where s.sender_id = t.sender_id and s.is_limited
+     and (s.next_at is null or t.due_at < s.next_at);
+end
+$$;
+
+comment on function pgdrip.drain_wakes() is
+  'Private: lowers next_at of senders that were told of earlier work';
+
+create or replace function pgdrip.lock_senders(
+  p_now      timestamptz,
+  p_channels text[],
+  p_done     bigint[],
+  p_limit    integer
+)
+  returns setof pgdrip.senders
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select s.* from pgdrip.senders as s
+     where s.status = 'active' and s.health <> 'blocked'
+       and s.ready_at <= p_now and (s.next_at <= p_now or not s.is_limited)
+       and (s.is_limited or s.health = 'down')
+       and (p_channels is null or s.channel = any (p_channels))
+       and s.sender_id <> all (p_done)
+     order by s.next_at, s.sender_id limit p_limit
+       for no key update skip locked;
+  return query
+    select s.* from pgdrip.senders as s
+     where s.status = 'active' and s.health = 'healthy' and not s.is_limited
+       and (p_channels is null or s.channel = any (p_channels))
+       and s.sender_id <> all (p_done);
+end
+$$;
+
+comment on function pgdrip.lock_senders(timestamptz, text[], bigint[], integer) is
+  'Private: senders that may send now; those with a limit have work and are locked';
+
+create or replace function pgdrip.lock_due(
+  p_senders bigint[],
+  p_counts  integer[],
+  p_now     timestamptz
+)
+  returns bigint[]
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select d.enrollment_id
+      from unnest(p_senders, p_counts) as s(sender_id, count)
+     cross join lateral (
+       select d.enrollment_id from pgdrip.due as d
+        where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at <= p_now
+          and (d.lease_until is null or d.lease_until <= p_now)
+        order by d.due_at limit s.count
+          for update skip locked) as d);
+end
+$$;
+
+comment on function pgdrip.lock_due(bigint[], integer[], timestamptz) is
+  'Private: the oldest claimable rows of each sender, locked';
+
+create or replace function pgdrip.triage_due(p_enrollments bigint[], p_now timestamptz)
+  returns setof pgdrip.triage
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select d.enrollment_id, d.sender_id,
+           case
+             when d.awaits is not null then 'unconfirmed'
+             when d.begun_at is not null then 'lapsed'
+             when d.never_begun >= 19 and d.token is not null then 'never_begun'
+             when a.recipient is null then 'no_address'
+             when exists (select from pgdrip.suppressions as x
+                           where x.address in (a.recipient, lower(a.recipient)))
+               then 'suppressed'
+             when e.paused_at is not null then 'enrollment_paused'
+             when q.status = 'paused' then 'sequence_paused'
+             when s.on_expire <> 'send_late'
+              and pgdrip.after_span(d.due_at, s.expire_after, 'UTC') < p_now then 'expired'
+             when o.until > p_now then 'closed'
+             when cardinality(s.required) > 0
+              and not pgdrip.has_values(s.required, pgdrip.contact_values(c))
+               then 'missing_variable'
+           end,
+           o.until
+      from pgdrip.due as d
+      join pgdrip.enrollments as e using (enrollment_id)
+      join pgdrip.sequences as q using (sequence_id)
+      join pgdrip.channels as h on h.channel = q.channel
+      join pgdrip.sequence_versions as v on v.version_id = e.version_id
+      join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
+      join pgdrip.contacts as c on c.contact_id = e.contact_id,
+           lateral (select pgdrip.recipient(h.address, c.phone, c.email)) as a(recipient),
+           lateral (select case when v.send_window is not null then
+             pgdrip.spread_open(p_now, v.send_window, coalesce(c.timezone, 'UTC'),
+                                d.enrollment_id) end) as o(until)
+     where d.enrollment_id = any (p_enrollments);
+end
+$$;
+
+comment on function pgdrip.triage_due(bigint[], timestamptz) is
+  'Private: what stands in the way of each row; obstacle NULL: nothing';
+
+create or replace function pgdrip.lock_for_triage(p_rows pgdrip.triage[])
+  returns bigint[]
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  -- settle() will write these; a row of which any part is held elsewhere stays due.
+  v_ids := array(
+    select e.enrollment_id from pgdrip.enrollments as e
+     where e.enrollment_id in (select r.enrollment_id from unnest(p_rows) as r)
+     order by e.enrollment_id for update skip locked);
+  v_ids := array(
+    select e.enrollment_id from pgdrip.enrollments as e
+      left join pgdrip.contact_triggers as t using (trigger_id)
+     where e.enrollment_id = any (v_ids)
+       and (t.trigger_id is null or t.trigger_id = any (array(
+             select l.trigger_id from pgdrip.contact_triggers as l
+              where l.trigger_id in (select x.trigger_id from pgdrip.enrollments as x
+                                      where x.enrollment_id = any (v_ids))
+              order by l.trigger_id for update skip locked))));
+  -- A sequence that is being resumed is locked: parking its rows now would lose the resume.
+  return array(
+    select e.enrollment_id from pgdrip.enrollments as e
+     where e.enrollment_id = any (v_ids)
+       and (e.sequence_id = any (array(
+             select q.sequence_id from pgdrip.sequences as q
+              where q.sequence_id in (select x.sequence_id from pgdrip.enrollments as x
+                                       where x.enrollment_id = any (v_ids))
+              order by q.sequence_id for share skip locked))));
+end
+$$;
+
+comment on function pgdrip.lock_for_triage(pgdrip.triage[]) is
+  'Private: of rows with an obstacle, those that can be settled without waiting';
+
+create or replace function pgdrip.triage(p_enrollments bigint[], p_now timestamptz)
+  returns bigint[]
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rows   pgdrip.triage[] := array(select t from pgdrip.triage_due(p_enrollments, p_now) as t);
+  v_locked bigint[];
+begin
+  if exists (select from unnest(v_rows) as r where r.obstacle is not null) then
+    v_locked := pgdrip.lock_for_triage(
+      array(select r from unnest(v_rows) as r where r.obstacle is not null));
+    -- Seen again with the locks held: what changed meanwhile counts.
+    perform from pgdrip.settle(array(
+      select pgdrip.triage_settlement(t)
+        from pgdrip.triage_due(v_locked, p_now) as t where t.obstacle is not null), p_now);
+  end if;
+  return array(select r.enrollment_id from unnest(v_rows) as r where r.obstacle is null);
+end
+$$;
+
+comment on function pgdrip.triage(bigint[], timestamptz) is
+  'Private: settles rows that must not be sent now; returns those that may';
+
+create or replace function pgdrip.triage_settlement(p_row pgdrip.triage)
+  returns pgdrip.settlement
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_due    pgdrip.due;
+  v_step   pgdrip.steps;
+  v_sender pgdrip.senders;
+  v_out    pgdrip.settlement;
+begin
+  select d.* into v_due from pgdrip.due as d where d.enrollment_id = p_row.enrollment_id;
+  select s.* into v_step from pgdrip.steps as s
+    join pgdrip.enrollments as e using (version_id)
+   where e.enrollment_id = p_row.enrollment_id and s.number = v_due.step;
+  select s.* into v_sender from pgdrip.senders as s where s.sender_id = v_due.sender_id;
+  v_out.enrollment_id := p_row.enrollment_id;
+  v_out.token  := v_due.token;
+  v_out.code   := p_row.obstacle;
+  v_out.reason := p_row.obstacle;
+  case
+    when p_row.obstacle = 'unconfirmed' then
+      v_out.event := 'resolved';
+      v_out.move := case v_sender.on_unconfirmed
+        when 'advance' then 'confirm' when 'stop' then 'fail' else 'park' end;
+    when p_row.obstacle = 'lapsed' then
+      v_out.event := 'uncertain';
+      v_out.reason := 'uncertain';
+      v_out.move := case when v_step.on_uncertain = 'retry'
+                          and v_due.attempt < v_step.max_attempts then 'retry' else 'park' end;
+      v_out.verdict := case v_out.move when 'retry' then 'retry' else 'parked' end;
+      v_out.next_due_at := v_due.due_at;
+    when p_row.obstacle = 'closed' then
+      v_out.move := 'retry';
+      v_out.next_due_at := p_row.until;
+    when p_row.obstacle = 'suppressed' then
+      v_out.move := 'exit';
+    when p_row.obstacle in ('enrollment_paused', 'sequence_paused', 'never_begun') then
+      v_out.move := 'park';
+    when p_row.obstacle = 'expired' then
+      v_out.event := 'skipped';
+      v_out.move := case v_step.on_expire when 'stop' then 'exit' else 'skip' end;
+    when p_row.obstacle = 'missing_variable' and v_step.on_missing = 'skip' then
+      v_out.event := 'skipped';
+      v_out.move := 'skip';
+    else
+      v_out.event := 'failed';
+      v_out.class := case p_row.obstacle when 'no_address' then 'contact' else 'content' end;
+      v_out.move := case v_step.on_failure
+        when 'skip' then 'skip' when 'park' then 'park' else 'fail' end;
+      v_out.reason := case v_out.move when 'park' then 'failed' else p_row.obstacle end;
+  end case;
+  -- A lease that ran out before the send began leaves its trace.
+  if v_out.event is null and v_due.token is not null then
+    v_out.event := 'abandoned';
+  end if;
+  return v_out;
+end
+$$;
+
+comment on function pgdrip.triage_settlement(pgdrip.triage) is
+  'Private: what becomes of a due row that must not be sent now';
+
+create or replace function pgdrip.lease_due(
+  p_enrollments bigint[],
+  p_runner      text,
+  p_lease       interval,
+  p_now         timestamptz
+)
+  returns setof pgdrip.claimed_message
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_epoch bigint := (select c.epoch << 40 from pgdrip.control as c);
+begin
+  insert into pgdrip.deliveries
+    (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at)
+  select p_now, d.enrollment_id, d.token, 'abandoned', 'lease_expired', d.step, d.attempt,
+         d.sender_id, d.runner, d.due_at
+    from pgdrip.due as d
+   where d.enrollment_id = any (p_enrollments) and d.token is not null;
+
+  return query
+    with rendered as materialized (
+      select d.enrollment_id, q.name as sequence, d.step, d.attempt + 1 as attempt, q.channel,
+             n.name as sender,
+             n.config || jsonb_strip_nulls(jsonb_build_object('secret', n.secret)) as config,
+             pgdrip.recipient(h.address, c.phone, c.email) as recipient,
+             pgdrip.render_template(s.subject, k.vals) as subject,
+             pgdrip.render_template(s.body, k.vals) as body,
+             pgdrip.render_template(s.content, k.vals)::jsonb as content, d.due_at
+        from pgdrip.due as d
+        join pgdrip.enrollments as e using (enrollment_id)
+        join pgdrip.sequences as q using (sequence_id)
+        join pgdrip.channels as h on h.channel = q.channel
+        join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
+        join pgdrip.contacts as c using (contact_id)
+        join pgdrip.senders as n on n.sender_id = d.sender_id,
+             lateral (select pgdrip.contact_values(c)) as k(vals)
+       where d.enrollment_id = any (p_enrollments)
+    ),
+    leased as (
+      update pgdrip.due as d
+         set token = v_epoch | nextval('pgdrip.token_seq'), runner = p_runner,
+             lease_until = p_now + p_lease,
+             send_by = p_now + least(p_lease, interval '10 seconds'),
+             never_begun = case when d.token is null then d.never_begun
+                                else d.never_begun + 1 end,
+             content_hash = pgdrip.content_hash(r.subject, r.body, r.content)
+        from rendered as r
+       where d.enrollment_id = r.enrollment_id
+      returning d.enrollment_id, d.token, d.send_by, d.lease_until
+    )
+    select r.enrollment_id, l.token, r.sequence, r.step, r.attempt, r.channel, r.sender,
+           r.config, r.recipient, r.subject, r.body, r.content,
+           r.enrollment_id || ':' || r.step, r.due_at, l.send_by, l.lease_until
+      from rendered as r join leased as l using (enrollment_id)
+     order by r.due_at, r.enrollment_id;
+end
+$$;
+
+comment on function pgdrip.lease_due(bigint[], text, interval, timestamptz) is
+  'Private: leases locked rows to a runner and renders their messages';
+
+create or replace function pgdrip.content_hash(p_subject text, p_body text, p_content jsonb)
+  returns bytea
+  language sql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(convert_to(concat_ws(E'\n', p_subject, p_body, p_content::text), 'UTF8'))
+$$;
+
+comment on function pgdrip.content_hash(text, text, jsonb) is
+  'sha256 of subject, body and content as rendered, those present, joined by line feeds';
+
+create or replace function pgdrip.charge_senders(
+  p_senders bigint[],
+  p_counts  integer[],
+  p_now     timestamptz
+)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- next_at: the first row nobody has leased, or the end of a lease in front of it.
+  update pgdrip.senders as s
+     set tat = n.tat, day_slot = n.day_slot, day_counts = n.day_counts,
+         ready_at = n.ready_at,
+         next_at = case when f.due_at <= p_now then f.due_at
+                        else least(f.due_at, l.lease_until) end
+    from unnest(p_senders, p_counts) as c(sender_id, count)
+    join pgdrip.senders as o using (sender_id)
+   cross join lateral pgdrip.spend_allowance(o, p_now, c.count) as n
+    left join lateral (
+      select d.due_at from pgdrip.due as d
+       where d.sender_id = o.sender_id and d.parked_reason is null
+         and (d.lease_until is null or d.lease_until <= p_now)
+       order by d.due_at limit 1) as f on true
+    left join lateral (
+      select min(d.lease_until) as lease_until from pgdrip.due as d
+       where (f.due_at is null or f.due_at > p_now)
+         and d.sender_id = o.sender_id and d.parked_reason is null
+         and d.due_at <= p_now and d.lease_until > p_now) as l on true
+   where s.sender_id = c.sender_id;
+end
+$$;
+
+comment on function pgdrip.charge_senders(bigint[], integer[], timestamptz) is
+  'Private: takes what was handed out from the senders'' allowances and renews their hints';
+
+create or replace function pgdrip.claim(
+  p_runner   text,
+  p_limit    integer default 100,
+  p_lease    interval default '2 minutes',
+  p_channels text[] default null
+)
+  returns setof pgdrip.claimed_message
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set enable_seqscan = off
+  set random_page_cost = 1.1
+  set jit = off
+as $$
+declare
+  v_now     timestamptz;
+  v_want    integer := p_limit;
+  v_triaged integer := 0;
+  v_boost   integer := 1;
+  v_done    bigint[] := '{}'::bigint[];
+  v_senders bigint[];
+  v_limited bigint[];
+  v_shares  integer[];
+  v_rows    bigint[];
+  v_ready   bigint[];
+  v_leased  bigint[];
+begin
+  perform pgdrip.assert_claim(p_runner, p_limit, p_lease, p_channels);
+  perform pgdrip.assert_working();
+  if (select c.paused_at is not null from pgdrip.control as c) then
+    return;
+  end if;
+  perform pgdrip.drain_wakes();
+  v_now := pgdrip.clock();
+  while v_want > 0 and v_triaged < 500 loop
+    select array_agg((n.sender).sender_id),
+           array_agg((n.sender).sender_id) filter (where n.is_locked),
+           array_agg(least(ceil(v_want::numeric / n.count)::integer, case
+             when n.is_locked then pgdrip.sender_allowance(n.sender, v_now)
+             else v_want end))
+      into v_senders, v_limited, v_shares
+      from (select s as sender, s.is_limited or s.health = 'down' as is_locked,
+                   count(*) over () as count
+              from pgdrip.lock_senders(v_now, p_channels, v_done, v_want) as s) as n;
+    exit when v_senders is null;
+
+    v_rows := pgdrip.lock_due(v_senders,
+      array(select least(500, x * v_boost) from unnest(v_shares) as x), v_now);
+    v_ready := pgdrip.triage(v_rows, v_now);
+    v_leased := pgdrip.first_of_each(v_ready, v_senders, v_shares, v_want);
+    return query select m.* from pgdrip.lease_due(v_leased, p_runner, p_lease, v_now) as m;
+
+    perform pgdrip.charge_senders(v_limited, array(
+      select count(d.enrollment_id)::integer
+        from unnest(v_limited) with ordinality as l(sender_id, ord)
+        left join pgdrip.due as d
+               on d.enrollment_id = any (v_leased) and d.sender_id = l.sender_id
+       group by l.ord order by l.ord), v_now);
+    -- A sender that gave fewer rows than it was asked for has no more; nor one at its limit.
+    v_done := v_done || array(
+      select a.sender_id from unnest(v_senders, v_shares) as a(sender_id, share)
+        left join pgdrip.due as d
+               on d.enrollment_id = any (v_rows) and d.sender_id = a.sender_id
+       group by a.sender_id, a.share
+      having a.share = 0 or count(d.enrollment_id) < least(500, a.share * v_boost));
+    v_want := v_want - cardinality(v_leased);
+    v_triaged := v_triaged + cardinality(v_rows) - cardinality(v_ready);
+    if cardinality(v_ready) < cardinality(v_rows) then
+      v_boost := v_boost * 2;
+    end if;
+  end loop;
+end
+$$;
+
+comment on function pgdrip.claim(text, integer, interval, text[]) is
+  'Hands up to p_limit due messages to one runner under a lease; the sender''s allowance is spent here; 22004, 22023, 25006, MD003, MD005';
+
+create or replace function pgdrip.first_of_each(
+  p_enrollments bigint[],
+  p_senders     bigint[],
+  p_shares      integer[],
+  p_limit       integer
+)
+  returns bigint[]
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select r.enrollment_id
+      from (select d.enrollment_id, d.sender_id, d.due_at, row_number() over (
+              partition by d.sender_id order by d.due_at, d.enrollment_id) as place
+              from pgdrip.due as d where d.enrollment_id = any (p_enrollments)) as r
+      join unnest(p_senders, p_shares) as s(sender_id, share) using (sender_id)
+     where r.place <= s.share
+     order by r.place, r.due_at limit p_limit);
+end
+$$;
+
+comment on function pgdrip.first_of_each(bigint[], bigint[], integer[], integer) is
+  'Private: of locked rows the oldest of each sender, up to its share';
+
+create or replace function pgdrip.assert_claim(
+  p_runner   text,
+  p_limit    integer,
+  p_lease    interval,
+  p_channels text[]
+)
+  returns void
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgdrip.assert_named('p_runner', p_runner);
+  perform pgdrip.assert_given('p_limit', p_limit);
+  perform pgdrip.assert_lease(p_lease);
+  if p_limit not between 1 and 1000 then
+    raise exception 'p_limit must be from 1 to 1000, not %', p_limit
+      using errcode = '22023', hint = 'Claim as many as can be sent within the lease.';
+  end if;
+  if array_position(p_channels, null) is not null then
+    raise exception 'p_channels must not hold NULL'
+      using errcode = '22004', hint = 'Leave it out for every channel.';
+  end if;
+  if exists (select from unnest(p_channels) as c where octet_length(c) not between 1 and 63) then
+    raise exception 'p_channels must hold channel names of 1 to 63 bytes'
+      using errcode = '22023', hint = 'select channel from pgdrip.channels lists them.';
+  end if;
+end
+$$;
+
+comment on function pgdrip.assert_claim(text, integer, interval, text[]) is
+  'Refuses arguments of claim: NULL 22004, out of range 22023';

@@ -1,0 +1,205 @@
+-- Settling: the one place where a live step moves. Whoever decides what becomes of a step
+-- (report, triage, an operator, a receipt) says so by a settlement; settle() journals it
+-- and carries it out. The callers hold the locks of due and enrollments.
+--
+-- Moves: confirm (on to the next step, or complete) · skip (the same, unconfirmed) · retry ·
+-- await (a receipt) · park · fail · exit · note (the journal only).
+
+create or replace function pgdrip.complete_settlements(
+  p_settlements pgdrip.settlement[],
+  p_now         timestamptz
+)
+  returns pgdrip.settlement[]
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(r.enrollment_id, r.token, r.event, r.code, r.class,
+             -- 2 kB at most, whole characters, nothing that is not text.
+             left(regexp_replace(r.detail, '[\u0001-\u0008\u000b-\u001f\u007f]', ' ', 'g'), 512),
+             r.provider_id,
+             coalesce(r.verdict, case
+               when r.move = 'skip' then 'skipped'
+               when r.move = 'confirm' and s.next_step is null then 'completed'
+               when r.move = 'confirm' then 'advanced' end),
+             r.move, r.reason, coalesce(r.step, d.step),
+             case when r.move in ('confirm', 'skip') then s.next_step end,
+             case when r.move not in ('confirm', 'skip') then r.next_due_at
+                  when s.next_step is not null
+                    then pgdrip.step_due_at(p_now, n, v.send_window, c.timezone) end
+           )::pgdrip.settlement
+      from unnest(p_settlements) as r
+      left join pgdrip.due as d on d.enrollment_id = r.enrollment_id and r.move <> 'note'
+      left join pgdrip.enrollments as e on e.enrollment_id = d.enrollment_id
+      left join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
+      left join pgdrip.steps as n on n.version_id = e.version_id and n.number = s.next_step
+      left join pgdrip.sequence_versions as v on v.version_id = e.version_id
+      left join pgdrip.contacts as c on c.contact_id = e.contact_id);
+end
+$$;
+
+comment on function pgdrip.complete_settlements(pgdrip.settlement[], timestamptz) is
+  'Private: fills in verdict, step, next step and its due time';
+
+create or replace function pgdrip.journal(p_settlements pgdrip.settlement[], p_now timestamptz)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A token that is on its row no longer has its story in the journal.
+  insert into pgdrip.deliveries
+    (at, enrollment_id, token, event, step, attempt, sender_id, runner, due_at, begun_at,
+     code, class, detail, provider_id, verdict, next_due_at, content_hash)
+  select p_now, r.enrollment_id, r.token, r.event, coalesce(r.step, j.step),
+         coalesce(j.attempt, d.attempt + (d.begun_at is null and d.lease_until is not null)::integer),
+         coalesce(j.sender_id, d.sender_id), coalesce(j.runner, d.runner),
+         coalesce(j.due_at, d.due_at), coalesce(j.begun_at, d.begun_at),
+         r.code, r.class, r.detail, r.provider_id, r.verdict, r.next_due_at,
+         coalesce(j.content_hash, d.content_hash)
+    from unnest(p_settlements) as r
+    left join pgdrip.due as d
+           on d.enrollment_id = r.enrollment_id and d.token is not distinct from r.token
+    left join lateral (
+      select x.* from pgdrip.deliveries as x
+       where d.enrollment_id is null
+         and x.enrollment_id = r.enrollment_id and x.token = r.token
+       order by x.at desc limit 1) as j on true
+   where r.event is not null;
+end
+$$;
+
+comment on function pgdrip.journal(pgdrip.settlement[], timestamptz) is
+  'Private: writes one event per settlement, as the live row stands before it moves';
+
+create or replace function pgdrip.move_due(p_settlements pgdrip.settlement[])
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- The sender's hint knows of this row no later than the end of its lease.
+  insert into pgdrip.wakes (sender_id, due_at)
+  select d.sender_id, min(coalesce(r.next_due_at, d.due_at))
+    from unnest(p_settlements) as r join pgdrip.due as d using (enrollment_id)
+   where (r.move in ('retry', 'await') or r.next_step is not null)
+     and d.sender_id is not null
+     and (d.parked_reason is not null or d.awaits is not null
+          or coalesce(r.next_due_at, d.due_at) < d.lease_until)
+   group by d.sender_id;
+
+  update pgdrip.due as d
+     set step          = coalesce(r.next_step, d.step),
+         due_at        = coalesce(r.next_due_at, d.due_at),
+         attempt       = case
+           when r.next_step is not null then 0
+           when r.class in ('sender', 'blocked') then d.attempt - (d.begun_at is not null)::integer
+           when d.lease_until is not null and d.begun_at is null
+            and r.event in ('sent', 'failed', 'uncertain') then d.attempt + 1
+           else d.attempt end,
+         never_begun   = case when r.event = 'abandoned' then d.never_begun + 1 else 0 end,
+         token         = case when k.is_kept then d.token end,
+         runner        = case when k.is_kept then d.runner end,
+         begun_at      = case when k.is_kept then d.begun_at end,
+         content_hash  = case when k.is_kept then d.content_hash end,
+         lease_until   = null,
+         send_by       = null,
+         awaits        = case when r.move = 'await' then 'receipt' end,
+         parked_reason = case when r.move = 'park' then r.reason end
+    from unnest(p_settlements) as r,
+         lateral (select r.move = 'await' or r.move = 'park' and r.reason = 'uncertain') as k(is_kept)
+   where d.enrollment_id = r.enrollment_id
+     and (r.move in ('retry', 'await', 'park') or r.next_step is not null);
+
+  delete from pgdrip.due as d
+   using unnest(p_settlements) as r
+   where d.enrollment_id = r.enrollment_id
+     and (r.move in ('fail', 'exit') or r.move in ('confirm', 'skip') and r.next_step is null);
+end
+$$;
+
+comment on function pgdrip.move_due(pgdrip.settlement[]) is
+  'Private: the same row moves on, is parked, or goes when its enrollment ends';
+
+create or replace function pgdrip.end_enrollments(
+  p_settlements pgdrip.settlement[],
+  p_now         timestamptz
+)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_completed bigint[];
+begin
+  update pgdrip.enrollments as e
+     set last_confirmed_step = case when r.move = 'confirm' then r.step
+                                    else e.last_confirmed_step end,
+         status     = coalesce(x.status, e.status),
+         ended_at   = case when x.status is not null then p_now end,
+         end_reason = case when x.status = 'completed' then 'completed'
+                           when x.status is not null then coalesce(r.reason, r.code, r.class) end
+    from unnest(p_settlements) as r,
+         lateral (select case
+           when r.move = 'fail' then 'failed'
+           when r.move = 'exit' then 'exited'
+           when r.next_step is null and r.move in ('confirm', 'skip') then 'completed' end) as x(status)
+   where e.enrollment_id = r.enrollment_id and e.status = 'active'
+     and (r.move = 'confirm' and e.last_confirmed_step < r.step or x.status is not null);
+
+  v_completed := array(
+    select r.enrollment_id from unnest(p_settlements) as r
+     where r.move in ('confirm', 'skip') and r.next_step is null);
+  if v_completed = '{}' then
+    return;
+  end if;
+  -- Of two enrollments by one word that complete at once the second one here sees both ended.
+  perform from pgdrip.contact_triggers as t
+    where t.trigger_id in (select e.trigger_id from pgdrip.enrollments as e
+                            where e.enrollment_id = any (v_completed))
+    order by t.trigger_id for update;
+  delete from pgdrip.contact_triggers as t
+   using pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
+   where e.enrollment_id = any (v_completed) and v.removes_trigger
+     and t.trigger_id = e.trigger_id
+     and not exists (
+       select from pgdrip.enrollments as o
+        where o.contact_id = e.contact_id and o.trigger_id = e.trigger_id
+          and o.status = 'active');
+  insert into pgdrip.contact_triggers (contact_id, trigger)
+  select distinct e.contact_id, v.adds_trigger
+    from pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
+   where e.enrollment_id = any (v_completed) and v.adds_trigger is not null
+  on conflict do nothing;
+end
+$$;
+
+comment on function pgdrip.end_enrollments(pgdrip.settlement[], timestamptz) is
+  'Private: confirms steps, ends enrollments, and on completion removes and adds trigger words; a word added is enrolled by the next sweep';
+
+create or replace function pgdrip.settle(
+  p_settlements pgdrip.settlement[],
+  p_now         timestamptz
+)
+  returns setof pgdrip.settlement
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rows pgdrip.settlement[] := pgdrip.complete_settlements(p_settlements, p_now);
+begin
+  perform pgdrip.journal(v_rows, p_now);
+  perform pgdrip.move_due(v_rows);
+  perform pgdrip.end_enrollments(v_rows, p_now);
+  return query select r.* from unnest(v_rows) as r;
+end
+$$;
+
+comment on function pgdrip.settle(pgdrip.settlement[], timestamptz) is
+  'Private: carries settlements out and returns them completed';

@@ -1,0 +1,365 @@
+-- Reporting: what became of each send. Fenced by token: only the claim that holds the row
+-- moves it. Locks due by id, enrollments by id, trigger rows, and last the senders with a
+-- fault. Writes what settle() writes, provider_refs and senders.
+
+create or replace function pgdrip.assert_report(
+  p_count        integer,
+  p_outcomes     text[],
+  p_provider_ids text[],
+  p_codes        text[],
+  p_details      text[]
+)
+  returns void
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bad text;
+begin
+  perform pgdrip.assert_given('p_outcomes', p_outcomes);
+  if array_position(p_outcomes, null) is not null then
+    raise exception 'p_outcomes must not hold NULL'
+      using errcode = '22004', hint = 'sent, failed or uncertain.';
+  end if;
+  select o into v_bad from unnest(p_outcomes) as o
+   where o not in ('sent', 'failed', 'uncertain') limit 1;
+  if found then
+    raise exception 'unknown outcome %', quote_literal(left(v_bad, 40))
+      using errcode = '22023', hint = 'sent, failed or uncertain, in lower case.';
+  end if;
+  if cardinality(p_outcomes) <> p_count
+     or coalesce(cardinality(p_provider_ids), p_count) <> p_count
+     or coalesce(cardinality(p_codes), p_count) <> p_count
+     or coalesce(cardinality(p_details), p_count) <> p_count
+     or 1 < greatest(array_ndims(p_outcomes), array_ndims(p_provider_ids),
+                     array_ndims(p_codes), array_ndims(p_details)) then
+    raise exception 'the arrays of a report must be flat and of equal length'
+      using errcode = '22023', hint = 'One element for each token; leave out what you do not have.';
+  end if;
+end
+$$;
+
+comment on function pgdrip.assert_report(integer, text[], text[], text[], text[]) is
+  'Refuses a malformed report: NULL outcomes 22004, unknown outcomes or unequal lengths 22023';
+
+create or replace function pgdrip.error_class(p_channel text, p_code text)
+  returns text
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select r.class from pgdrip.error_rules as r
+   where r.channel in (p_channel, '*') and r.code = p_code
+   order by r.channel = '*' limit 1
+$$;
+
+comment on function pgdrip.error_class(text, text) is
+  'The class of a channel''s code by error_rules; NULL: nobody has classified it';
+
+create or replace function pgdrip.token_story(p_enrollment bigint, p_token bigint)
+  returns pgdrip.deliveries
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select j from pgdrip.deliveries as j
+   where j.enrollment_id = p_enrollment and j.token = p_token
+   order by j.event in ('sent', 'failed', 'resolved') desc, j.event = 'uncertain' desc, j.at desc
+   limit 1
+$$;
+
+comment on function pgdrip.token_story(bigint, bigint) is
+  'Private: the most telling event of a token: an outcome before an uncertain one before the rest; NULL: never issued';
+
+create or replace function pgdrip.judge_current(
+  p_due     pgdrip.due,
+  p_step    pgdrip.steps,
+  p_sender  pgdrip.senders,
+  p_outcome text,
+  p_class   text,
+  p_now     timestamptz
+)
+  returns pgdrip.settlement
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_out     pgdrip.settlement;
+  v_tried   integer := p_due.attempt
+    + (p_due.begun_at is null and p_due.lease_until is not null)::integer;
+  v_can_try boolean := v_tried < p_step.max_attempts;
+begin
+  v_out.event := p_outcome;
+  v_out.next_due_at := p_now + least(interval '1 hour',
+    p_step.backoff * 2 ^ least(greatest(v_tried - 1, 0), 20)) * (0.75 + random() / 2);
+  case
+    when p_outcome = 'sent' then
+      v_out.move := case p_sender.advance_on when 'delivered' then 'await' else 'confirm' end;
+      v_out.next_due_at := p_now + p_sender.confirm_within;
+      v_out.verdict := case
+        when p_due.parked_reason = 'uncertain' or p_due.lease_until <= p_now then 'late'
+        when v_out.move = 'await' then 'awaiting' end;
+    when p_outcome = 'failed' and p_class in ('sender', 'blocked') then
+      v_out.move := 'retry';
+      v_out.next_due_at := p_due.due_at;
+      v_out.verdict := 'deferred';
+    when p_outcome = 'failed' and p_class = 'transient' and v_can_try
+      or p_outcome = 'uncertain' and p_step.on_uncertain = 'retry' and v_can_try then
+      v_out.move := 'retry';
+      v_out.verdict := 'retry';
+    when p_outcome = 'uncertain' then
+      v_out.move := case when p_due.parked_reason is null then 'park' end;
+      v_out.reason := 'uncertain';
+      v_out.verdict := 'parked';
+      v_out.next_due_at := null;
+    else
+      v_out.move := case p_step.on_failure
+        when 'skip' then 'skip' when 'park' then 'park' else 'fail' end;
+      v_out.reason := case v_out.move when 'park' then 'failed' end;
+      v_out.verdict := case v_out.move
+        when 'skip' then 'skipped' when 'park' then 'parked' else 'failed' end;
+      v_out.next_due_at := null;
+  end case;
+  return v_out;
+end
+$$;
+
+comment on function pgdrip.judge_current(pgdrip.due, pgdrip.steps, pgdrip.senders, text, text, timestamptz) is
+  'Private: what an outcome means for the row that carries its token';
+
+create or replace function pgdrip.judge_past(
+  p_due     pgdrip.due,
+  p_story   pgdrip.deliveries,
+  p_sender  pgdrip.senders,
+  p_outcome text,
+  p_epoch   bigint,
+  p_now     timestamptz
+)
+  returns pgdrip.settlement
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_out  pgdrip.settlement;
+  v_told text := case p_story.event
+    when 'resolved' then case p_story.code when 'not_sent' then 'failed' else 'sent' end
+    else p_story.event end;
+begin
+  case
+    when p_story.token is null then
+      v_out.verdict := 'unknown';
+    when v_told = p_outcome then
+      v_out.verdict := coalesce(p_story.verdict, 'stale');
+      v_out.next_due_at := p_story.next_due_at;
+    when v_told in ('sent', 'failed') then
+      v_out.verdict := 'contradiction';
+    when v_told = 'uncertain' and p_outcome = 'sent' and p_story.token >> 40 = p_epoch
+     and p_due.step = p_story.step and p_due.begun_at is null and p_due.awaits is null then
+      -- Begun earlier, tried again, not begun again: it did go out. The later token is void.
+      v_out.event := 'sent';
+      v_out.verdict := 'late';
+      v_out.move := case p_sender.advance_on when 'delivered' then 'await' else 'confirm' end;
+      v_out.next_due_at := p_now + p_sender.confirm_within;
+    else
+      v_out.event := p_outcome;
+      v_out.verdict := 'stale';
+      v_out.move := 'note';
+  end case;
+  return v_out;
+end
+$$;
+
+comment on function pgdrip.judge_past(pgdrip.due, pgdrip.deliveries, pgdrip.senders, text, bigint, timestamptz) is
+  'Private: what an outcome means when its token is on the live row no longer';
+
+create or replace function pgdrip.judge(
+  p_enrollments  bigint[],
+  p_tokens       bigint[],
+  p_outcomes     text[],
+  p_provider_ids text[],
+  p_codes        text[],
+  p_details      text[],
+  p_now          timestamptz
+)
+  returns setof pgdrip.settlement
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    with given as materialized (
+      select distinct on (i.enrollment_id, i.token)
+             i.enrollment_id, i.token, i.provider_id, i.code, i.detail,
+             q.channel, e.version_id, x.class,
+             case when i.outcome = 'failed' and x.class is null then 'uncertain'
+                  else i.outcome end as outcome
+        from unnest(p_enrollments, p_tokens, p_outcomes, p_provider_ids, p_codes, p_details)
+             with ordinality
+             as i(enrollment_id, token, outcome, provider_id, code, detail, ord)
+        left join pgdrip.enrollments as e using (enrollment_id)
+        left join pgdrip.sequences as q using (sequence_id),
+             lateral (select case when i.outcome = 'failed'
+                                  then pgdrip.error_class(q.channel, i.code) end) as x(class)
+       order by i.enrollment_id, i.token, i.outcome = 'uncertain', i.ord
+    )
+    select g.enrollment_id, g.token, v.event, g.code, g.class, g.detail,
+           case when v.event = 'sent' then g.provider_id end, v.verdict, v.move,
+           coalesce(v.reason, g.code, g.class), null::integer, null::integer, v.next_due_at
+      from given as g
+      left join pgdrip.due as d using (enrollment_id)
+      left join pgdrip.steps as s on s.version_id = g.version_id and s.number = d.step
+      left join pgdrip.senders as n on n.sender_id = d.sender_id
+     cross join pgdrip.control as c
+     cross join lateral (select d.token = g.token and d.awaits is null
+                                and g.token >> 40 = c.epoch) as f(fits)
+     cross join lateral (
+       select w.* from pgdrip.judge_current(d, s, n, g.outcome, g.class, p_now) as w
+        where f.fits
+       union all
+       select w.* from pgdrip.judge_past(d, pgdrip.token_story(g.enrollment_id, g.token), n,
+                                         g.outcome, c.epoch, p_now) as w
+        where f.fits is not true) as v;
+end
+$$;
+
+comment on function pgdrip.judge(bigint[], bigint[], text[], text[], text[], text[], timestamptz) is
+  'Private: for each token once what is to become of its step; a move of NULL only answers';
+
+create or replace function pgdrip.refer(p_settled pgdrip.settlement[], p_now timestamptz)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into pgdrip.provider_refs
+    (channel, provider_id, enrollment_id, token, step, created_at)
+  select q.channel, left(r.provider_id, 512), r.enrollment_id, r.token,
+         r.step, p_now
+    from unnest(p_settled) as r
+    join pgdrip.enrollments as e using (enrollment_id)
+    join pgdrip.sequences as q using (sequence_id)
+   where r.event = 'sent' and r.step is not null and not pgdrip.is_blank(r.provider_id)
+  on conflict do nothing;
+  -- Receipts that overtook this report.
+  perform pgdrip.apply_receipt(w.channel, w.provider_id, w.status, w.at, p_now)
+     from (select t.* from pgdrip.receipts as t
+             join pgdrip.sequences as q on q.channel = t.channel
+             join pgdrip.enrollments as e using (sequence_id)
+             join unnest(p_settled) as r
+               on r.enrollment_id = e.enrollment_id and r.event = 'sent'
+              and r.provider_id = t.provider_id
+            order by t.receipt_id) as w;
+end
+$$;
+
+comment on function pgdrip.refer(pgdrip.settlement[], timestamptz) is
+  'Private: remembers which delivery a provider''s id stands for, and applies receipts that came before it';
+
+create or replace function pgdrip.mark_senders(p_settled pgdrip.settlement[], p_now timestamptz)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  v_ids := array(
+    select s.sender_id from pgdrip.senders as s
+     where s.sender_id in (select e.sender_id from unnest(p_settled) as r
+                             join pgdrip.enrollments as e using (enrollment_id)
+                            where r.verdict = 'deferred'
+                               or r.event = 'sent' and r.move in ('confirm', 'await'))
+       and (s.health = 'down' or exists (
+             select from unnest(p_settled) as r where r.verdict = 'deferred'))
+     order by s.sender_id for no key update);
+  -- Only a send begun after the last fault tells anything new of its sender.
+  with told as (
+    select distinct on (x.sender_id) x.sender_id, x.event, x.class,
+           concat_ws(': ', x.code, x.detail) as error
+      from unnest(p_settled) as r
+      join pgdrip.deliveries as x using (enrollment_id, token, event)
+      join pgdrip.senders as s on s.sender_id = x.sender_id
+     where x.at = p_now and (r.verdict = 'deferred' or r.move in ('confirm', 'await'))
+       and (x.class = 'blocked' or x.begun_at > s.fault_at
+            or x.begun_at is null or s.fault_at is null)
+     order by x.sender_id, x.class, x.begun_at desc
+  )
+  update pgdrip.senders as s
+     set faults     = case t.event when 'sent' then 0 else s.faults + 1 end,
+         health     = case when t.event = 'sent' then 'healthy'
+                           when 'blocked' in (t.class, s.health) then 'blocked' else 'down' end,
+         fault_at   = case t.event when 'sent' then s.fault_at else p_now end,
+         last_error = case t.event when 'sent' then s.last_error else left(t.error, 500) end,
+         ready_at   = case t.event when 'sent' then 'epoch'
+           else greatest(s.ready_at, p_now + pgdrip.probe_wait(s.faults + 1)) end
+    from told as t
+   where s.sender_id = any (v_ids) and s.sender_id = t.sender_id
+     and (t.event <> 'sent' or s.health = 'down');
+end
+$$;
+
+comment on function pgdrip.mark_senders(pgdrip.settlement[], timestamptz) is
+  'Private: parks senders by their faults and takes back into service those whose probe came through';
+
+create or replace function pgdrip.report(
+  p_enrollments  bigint[],
+  p_tokens       bigint[],
+  p_outcomes     text[],
+  p_provider_ids text[] default null,
+  p_codes        text[] default null,
+  p_details      text[] default null
+)
+  returns setof pgdrip.report_verdict
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set enable_seqscan = off
+  set random_page_cost = 1.1
+  set jit = off
+as $$
+declare
+  v_now    timestamptz;
+  v_judged pgdrip.settlement[];
+begin
+  perform pgdrip.assert_tokens(p_enrollments, p_tokens);
+  perform pgdrip.assert_report(cardinality(p_tokens), p_outcomes, p_provider_ids, p_codes, p_details);
+  perform pgdrip.assert_working();
+  perform from pgdrip.due as d where d.enrollment_id = any (p_enrollments)
+    order by d.enrollment_id for update;
+  perform from pgdrip.enrollments as e where e.enrollment_id = any (p_enrollments)
+    order by e.enrollment_id for update;
+  v_now := pgdrip.clock();
+
+  v_judged := array(
+    select j from pgdrip.judge(p_enrollments, p_tokens, p_outcomes, p_provider_ids,
+                               p_codes, p_details, v_now) as j);
+  v_judged := array(
+    select s from pgdrip.settle(array(
+      select j from unnest(v_judged) as j where j.move is not null), v_now) as s
+    union all
+    select j from unnest(v_judged) as j where j.move is null);
+  perform pgdrip.refer(v_judged, v_now);
+  perform pgdrip.mark_senders(v_judged, v_now);
+
+  return query
+    select i.token, case when i.is_same then j.verdict else 'contradiction' end,
+           case when i.is_same then j.next_due_at end
+      from (select g.*, g.outcome = first_value(g.outcome) over (
+                     partition by g.enrollment_id, g.token
+                     order by g.outcome = 'uncertain', g.ord) as is_same
+              from unnest(p_enrollments, p_tokens, p_outcomes) with ordinality
+                   as g(enrollment_id, token, outcome, ord)) as i
+      join unnest(v_judged) as j using (enrollment_id, token)
+     order by i.ord;
+end
+$$;
+
+comment on function pgdrip.report(bigint[], bigint[], text[], text[], text[], text[]) is
+  'Applies what became of sends and returns a verdict for each token, in order; one bad row never fails the batch; 22004, 22023, 25006, MD003, MD005';

@@ -1,0 +1,151 @@
+-- What an operator decides: pause everything, settle what is uncertain, unlock.
+
+create or replace function pgdrip.pause_all(p_reason text)
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgdrip.assert_reason(p_reason);
+  update pgdrip.control as c set paused_at = pgdrip.clock(), paused_reason = p_reason
+   where c.paused_at is null;
+  if not found then
+    return false;
+  end if;
+  perform pgdrip.note('pause', 'everything', p_reason);
+  return true;
+end
+$$;
+
+comment on function pgdrip.pause_all(text) is
+  'Hands out nothing and begins nothing until resume_all(); false: paused already; 22004, 22023';
+
+create or replace function pgdrip.resume_all()
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update pgdrip.control as c set paused_at = null, paused_reason = null
+   where c.paused_at is not null;
+  if not found then
+    return false;
+  end if;
+  perform pgdrip.note('resume', 'everything');
+  return true;
+end
+$$;
+
+comment on function pgdrip.resume_all() is
+  'Works again after pause_all(); what is overdue goes out at the senders'' pace; false: was not paused';
+
+create or replace function pgdrip.resolve_uncertain(p_token bigint, p_outcome text)
+  returns text
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_due     pgdrip.due;
+  v_verdict text;
+begin
+  perform pgdrip.assert_given('p_token', p_token);
+  perform pgdrip.assert_given('p_outcome', p_outcome);
+  if p_outcome not in ('sent', 'not_sent') then
+    raise exception 'p_outcome must be sent or not_sent, not %', quote_literal(left(p_outcome, 40))
+      using errcode = '22023', hint = 'Look at the gateway or ask the recipient.';
+  end if;
+  select d.* into v_due from pgdrip.due as d
+   where d.parked_reason = 'uncertain' and d.token = p_token for update;
+  if not found then
+    if exists (select from pgdrip.deliveries as j where j.token = p_token)
+       or exists (select from pgdrip.due as d where d.token = p_token) then
+      raise exception 'the delivery with token % is not uncertain', p_token
+        using errcode = 'MD003', hint = 'The view uncertain_deliveries lists those that are.';
+    end if;
+    raise exception 'no delivery has token %', p_token
+      using errcode = 'MD001', hint = 'The view uncertain_deliveries lists tokens.';
+  end if;
+  perform from pgdrip.enrollments as e where e.enrollment_id = v_due.enrollment_id for update;
+  -- Sent: on to the next step. Not sent: the same step is due again at once.
+  select s.verdict into v_verdict from pgdrip.settle(array[
+    row(v_due.enrollment_id, p_token, 'resolved', p_outcome, null, null, null,
+        case p_outcome when 'not_sent' then 'retry' end,
+        case p_outcome when 'not_sent' then 'retry' else 'confirm' end, null, null, null,
+        case p_outcome when 'not_sent' then v_due.due_at end)::pgdrip.settlement],
+    pgdrip.clock()) as s;
+  perform pgdrip.note('resolve', format('token %s', p_token), p_outcome);
+  return v_verdict;
+end
+$$;
+
+comment on function pgdrip.resolve_uncertain(bigint, text) is
+  'Settles a parked uncertain delivery as sent or not_sent; returns advanced, completed or retry; 22004, 22023, MD001, MD003';
+
+create or replace function pgdrip.unlock(p_reason text)
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz;
+begin
+  perform pgdrip.assert_reason(p_reason);
+  perform from pgdrip.control as c for update;
+  if pgdrip.is_unlocked() then
+    return false;
+  end if;
+  perform from pgdrip.due as d where d.parked_reason is null
+    order by d.enrollment_id for update;
+  v_now := pgdrip.clock();
+  -- The epoch first: from here on no token from before the loss advances anything.
+  update pgdrip.control as c
+     set epoch = c.epoch + 1, system_identifier = s.system_identifier,
+         timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8), database_oid = d.oid
+    from pg_control_system() as s, pg_database as d
+   where d.datname = current_database();
+  perform pgdrip.park_doubtful(v_now);
+  perform pgdrip.note('unlock', 'the engine', p_reason);
+  return true;
+end
+$$;
+
+comment on function pgdrip.unlock(text) is
+  'Lets a restored, copied or failed-over database work: raises the epoch and parks as uncertain whatever may have been sent already; false: it was not locked; 22004, 22023';
+
+create or replace function pgdrip.park_doubtful(p_now timestamptz)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval := (select c.loss_window from pgdrip.control as c);
+  v_old    bigint := (select (c.epoch - 1) << 40 from pgdrip.control as c);
+begin
+  perform from pgdrip.settle(array(
+    select row(d.enrollment_id, coalesce(d.token, v_old | nextval('pgdrip.token_seq')),
+               'uncertain', 'restored', null, 'the database was restored or failed over',
+               null, 'parked', 'park', 'uncertain', null, null, null)::pgdrip.settlement
+      from (select d.*, s.rate_per_hour, row_number() over (
+                     partition by d.sender_id order by d.due_at, d.enrollment_id) as place
+              from pgdrip.due as d join pgdrip.senders as s using (sender_id)
+             where d.parked_reason is null and d.awaits is null
+               and (d.token is not null or d.due_at <= p_now)) as d
+     where d.token is not null
+        or d.place <= coalesce(1 + ceil(d.rate_per_hour * extract(epoch from v_window) / 3600),
+                               1000000)
+     order by d.enrollment_id), p_now);
+  -- The rows of the settlement carry their tokens, so that resolve_uncertain() finds them.
+  update pgdrip.due as d set token = j.token
+    from pgdrip.deliveries as j
+   where d.parked_reason = 'uncertain' and d.token is null and j.at = p_now
+     and j.enrollment_id = d.enrollment_id and j.code = 'restored';
+end
+$$;
+
+comment on function pgdrip.park_doubtful(timestamptz) is
+  'Private: parks leased and begun rows, and what each sender could have sent in control.loss_window, as uncertain';

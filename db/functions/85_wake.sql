@@ -1,0 +1,143 @@
+-- Keeping going: when a runner should look again, and what is done from time to time.
+
+create or replace function pgdrip.next_wake()
+  returns timestamptz
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set enable_seqscan = off
+  set jit = off
+as $$
+begin
+  if (select c.paused_at is not null from pgdrip.control as c) then
+    return null;
+  end if;
+  return (
+    select min(w.at) from (
+      -- A sender with limits keeps a hint, which a wake may undercut.
+      select greatest(s.ready_at, least(s.next_at, w.due_at)) as at
+        from pgdrip.senders as s
+        left join (select k.sender_id, min(k.due_at) as due_at
+                     from pgdrip.wakes as k group by k.sender_id) as w using (sender_id)
+       where s.status = 'active' and s.health <> 'blocked'
+         and (s.next_at is not null or w.due_at is not null) and s.is_limited
+      union all
+      select greatest(s.ready_at, least(f.due_at, l.lease_until))
+        from pgdrip.senders as s
+        left join lateral (
+          select d.due_at from pgdrip.due as d
+           where d.sender_id = s.sender_id and d.parked_reason is null
+             and d.lease_until is null
+           order by d.due_at limit 1) as f on true
+        left join lateral (
+          select min(d.lease_until) as lease_until from pgdrip.due as d
+           where d.sender_id = s.sender_id and d.parked_reason is null
+             and d.due_at <= pgdrip.clock()) as l on true
+       where s.status = 'active' and s.health <> 'blocked' and not s.is_limited
+         and (f.due_at is not null or l.lease_until is not null)) as w);
+end
+$$;
+
+comment on function pgdrip.next_wake() is
+  'When a claim may find work next, at the earliest; in the past: now; NULL: nothing is due at any time';
+
+create or replace function pgdrip.create_partitions(p_now timestamptz)
+  returns integer
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_month   timestamp := date_trunc('month', p_now at time zone 'UTC');
+  v_name    text;
+  v_created integer := 0;
+begin
+  for i in 0 .. 2 loop
+    v_name := 'deliveries_' || to_char(v_month, 'YYYY_MM');
+    if to_regclass('pgdrip.' || v_name) is null and not exists (
+         select from pgdrip.deliveries_default as j
+          where j.at >= v_month at time zone 'UTC'
+            and j.at < (v_month + interval '1 month') at time zone 'UTC') then
+      execute format(
+        'create table pgdrip.%I partition of pgdrip.deliveries for values from (%L) to (%L)',
+        v_name, v_month at time zone 'UTC', (v_month + interval '1 month') at time zone 'UTC');
+      execute format('comment on table pgdrip.%I is %L', v_name,
+        'Events of ' || to_char(v_month, 'YYYY-MM') || ' UTC');
+      execute format('revoke update, delete, truncate on pgdrip.%I from public, current_user',
+        v_name);
+      v_created := v_created + 1;
+    end if;
+    v_month := v_month + interval '1 month';
+  end loop;
+  return v_created;
+end
+$$;
+
+comment on function pgdrip.create_partitions(timestamptz) is
+  'Private: makes the history partitions of this month and the next two; returns how many were missing';
+
+create or replace function pgdrip.maintain()
+  returns pgdrip.maintenance
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := pgdrip.clock();
+  v_out pgdrip.maintenance;
+begin
+  v_out := row(0, 0, 0, 0)::pgdrip.maintenance;
+  -- One at a time; a second one has nothing to do.
+  if not pg_try_advisory_xact_lock(hashtextextended('pgdrip.maintain', 0)) then
+    return v_out;
+  end if;
+  v_out.partitions_created := pgdrip.create_partitions(v_now);
+  v_out.senders_adopted := pgdrip.adopt(10000);
+  insert into pgdrip.wakes (sender_id, due_at)
+  select s.sender_id, f.due_at
+    from pgdrip.senders as s
+   cross join lateral (
+      select d.due_at from pgdrip.due as d
+       where d.sender_id = s.sender_id and d.parked_reason is null and d.lease_until is null
+       order by d.due_at limit 1) as f
+   where s.is_limited and (s.next_at is null or s.next_at > f.due_at)
+     and not exists (select from pgdrip.wakes as w
+                      where w.sender_id = s.sender_id and w.due_at <= f.due_at);
+  get diagnostics v_out.hints_repaired = row_count;
+  delete from pgdrip.receipts as r where r.at < v_now - interval '720 hours';
+  get diagnostics v_out.receipts_pruned = row_count;
+  update pgdrip.control as c set maintained_at = v_now;
+  return v_out;
+end
+$$;
+
+comment on function pgdrip.maintain() is
+  'What must be done at least daily: history partitions ahead, senders for orphaned steps, lost hints, early receipts nobody claimed';
+
+create or replace function pgdrip.tick(p_runner text, p_version text)
+  returns integer
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := pgdrip.clock();
+begin
+  perform pgdrip.assert_named('p_runner', p_runner);
+  perform pgdrip.assert_named('p_version', p_version);
+  insert into pgdrip.runners as r (runner, version, started_at, seen_at)
+  values (p_runner, p_version, v_now, v_now)
+  on conflict (runner) do update
+    set seen_at = v_now, version = excluded.version,
+        started_at = case when r.version = excluded.version then r.started_at else v_now end;
+  if (select coalesce(c.maintained_at < v_now - interval '1 hour', true)
+        from pgdrip.control as c) then
+    perform pgdrip.maintain();
+  end if;
+  return pgdrip.enroll_waiting(1000);
+end
+$$;
+
+comment on function pgdrip.tick(text, text) is
+  'What a runner calls every few seconds: says that it lives, sweeps waiting triggers, maintains hourly; returns the enrollments made; 22004, 22023';

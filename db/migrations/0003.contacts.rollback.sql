@@ -1,0 +1,1 @@
+drop table pgdrip.suppressions, pgdrip.contact_triggers, pgdrip.contacts cascade;

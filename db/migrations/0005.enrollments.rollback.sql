@@ -1,0 +1,1 @@
+drop table pgdrip.due, pgdrip.enrollments cascade;

@@ -1,0 +1,1 @@
+drop table pgdrip.receipts, pgdrip.provider_refs, pgdrip.deliveries cascade;
