@@ -15,10 +15,13 @@ declare
   v_span interval := interval '25 hours';
 begin
   if v_at at time zone p_zone = p_wall then
-    return coalesce(
-      (select min(v_at - b.back)
-         from unnest(array[interval '30 minutes', interval '1 hour']) as b(back)
-        where (v_at - b.back) at time zone p_zone = p_wall), v_at);
+    -- The clocks were put back over it: of the two, the first.
+    if (v_at - interval '1 hour') at time zone p_zone = p_wall then
+      return v_at - interval '1 hour';
+    elsif (v_at - interval '30 minutes') at time zone p_zone = p_wall then
+      return v_at - interval '30 minutes';
+    end if;
+    return v_at;
   end if;
   -- The clocks were put forward over it: halve down to the first second after the gap.
   while v_span > interval '1 second' loop

@@ -90,15 +90,19 @@ create or replace function pgdrip.render_template(p_template jsonb, p_values jso
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_text text := '';
 begin
-  if jsonb_array_length(p_template) = 1 then
-    return p_template -> 0 ->> 0;
+  if p_template is null then
+    return null;
   end if;
-  return (
-    select string_agg((p.part ->> 0) || coalesce(
-             pgdrip.clean_value(p_values ->> (p.part ->> 1), p.part ->> 3),
-             p.part ->> 2, ''), '' order by p.ord)
-      from jsonb_array_elements(p_template) with ordinality as p(part, ord));
+  -- A loop of plain expressions: a query here would be planned for each message.
+  for i in 0 .. jsonb_array_length(p_template) - 1 loop
+    v_text := v_text || (p_template -> i ->> 0) || coalesce(
+      pgdrip.clean_value(p_values ->> (p_template -> i ->> 1), p_template -> i ->> 3),
+      p_template -> i ->> 2, '');
+  end loop;
+  return v_text;
 end
 $$;
 
@@ -107,13 +111,15 @@ comment on function pgdrip.render_template(jsonb, jsonb) is
 
 create or replace function pgdrip.contact_values(p_contact pgdrip.contacts)
   returns jsonb
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select p_contact.attributes || jsonb_strip_nulls(jsonb_build_object(
-    'name', p_contact.name, 'phone', p_contact.phone, 'email', p_contact.email))
+begin
+  return p_contact.attributes || jsonb_strip_nulls(jsonb_build_object(
+    'name', p_contact.name, 'phone', p_contact.phone, 'email', p_contact.email));
+end
 $$;
 
 comment on function pgdrip.contact_values(pgdrip.contacts) is
@@ -121,14 +127,21 @@ comment on function pgdrip.contact_values(pgdrip.contacts) is
 
 create or replace function pgdrip.has_values(p_required text[], p_values jsonb)
   returns boolean
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select not exists (
-    select from unnest(p_required) as r(variable)
-     where coalesce(p_values ->> r.variable, '') = '')
+declare
+  v_variable text;
+begin
+  foreach v_variable in array p_required loop
+    if coalesce(p_values ->> v_variable, '') = '' then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
 $$;
 
 comment on function pgdrip.has_values(text[], jsonb) is
@@ -140,14 +153,16 @@ create or replace function pgdrip.recipient(
   p_email   text
 )
   returns text
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select case p_address when 'phone' then p_phone
+begin
+  return case p_address when 'phone' then p_phone
                         when 'email' then p_email
-                        else coalesce(p_phone, p_email) end
+                        else coalesce(p_phone, p_email) end;
+end
 $$;
 
 comment on function pgdrip.recipient(text, text, text) is

@@ -243,15 +243,20 @@ comment on function pgdrip.resume_sender(text) is
 
 create or replace function pgdrip.hourly_rate(p_sender pgdrip.senders, p_now timestamptz)
   returns integer
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select least(p_sender.rate_per_hour, (
+begin
+  if p_sender.ramp is null then
+    return p_sender.rate_per_hour;
+  end if;
+  return least(p_sender.rate_per_hour, (
     select r.value::integer from jsonb_each_text(p_sender.ramp) as r
      where r.key::integer <= 1 + floor(extract(epoch from p_now - p_sender.started_at) / 86400)
-     order by r.key::integer desc limit 1))
+     order by r.key::integer desc limit 1));
+end
 $$;
 
 comment on function pgdrip.hourly_rate(pgdrip.senders, timestamptz) is
@@ -261,12 +266,14 @@ comment on function pgdrip.hourly_rate(pgdrip.senders, timestamptz) is
 -- exceed the rate in any rolling hour, burst included.
 create or replace function pgdrip.send_interval(p_rate integer, p_burst integer)
   returns interval
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select make_interval(secs => 3610.0 / greatest(p_rate - least(p_burst, p_rate) + 1, 1))
+begin
+  return make_interval(secs => 3610.0 / greatest(p_rate - least(p_burst, p_rate) + 1, 1));
+end
 $$;
 
 comment on function pgdrip.send_interval(integer, integer) is
@@ -274,12 +281,14 @@ comment on function pgdrip.send_interval(integer, integer) is
 
 create or replace function pgdrip.day_slot(p_at timestamptz)
   returns bigint
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select floor(extract(epoch from p_at) * 24 / 86410)::bigint
+begin
+  return floor(extract(epoch from p_at) * 24 / 86410);
+end
 $$;
 
 comment on function pgdrip.day_slot(timestamptz) is
@@ -287,13 +296,16 @@ comment on function pgdrip.day_slot(timestamptz) is
 
 create or replace function pgdrip.day_counts(p_sender pgdrip.senders, p_now timestamptz)
   returns integer[]
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select (array_fill(0, array[least(25, greatest(0, pgdrip.day_slot(p_now) - p_sender.day_slot))::integer])
-          || p_sender.day_counts)[1:25]
+begin
+  return (array_fill(0, array[
+    least(25, greatest(0, pgdrip.day_slot(p_now) - p_sender.day_slot))::integer])
+    || p_sender.day_counts)[1:25];
+end
 $$;
 
 comment on function pgdrip.day_counts(pgdrip.senders, timestamptz) is
@@ -385,12 +397,14 @@ comment on function pgdrip.spend_allowance(pgdrip.senders, timestamptz, integer)
 
 create or replace function pgdrip.probe_wait(p_faults integer)
   returns interval
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select least(interval '1 hour', interval '1 minute' * 2 ^ least(greatest(p_faults - 1, 0), 6))
+begin
+  return least(interval '1 hour', interval '1 minute' * 2 ^ least(greatest(p_faults - 1, 0), 6));
+end
 $$;
 
 comment on function pgdrip.probe_wait(integer) is

@@ -89,7 +89,7 @@ as $$
          and s.pool = q.pool and s.channel = q.channel
          and s.status = 'active' and s.health <> 'blocked'
        where e.contact_id = c.contact_id
-       order by e.enrollment_id desc limit 1) as k on true
+       order by e.enrolled_at desc limit 1) as k on true
 $$;
 
 comment on function pgdrip.known_senders(pgdrip.entry[]) is
@@ -323,11 +323,13 @@ begin
          lateral pgdrip.entries(w.contacts, w.sequences, w.triggers, p_now) as n;
 
   update pgdrip.contact_triggers as t
-     set sweep_at = (
-       select min(n.allowed_at) from unnest(v_entries) as n
-        where n.contact_id = t.contact_id and n.trigger_id = t.trigger_id
-          and n.obstacle = 'too_soon')
-   where t.trigger_id = any (p_triggers)
+     set sweep_at = w.sweep_at
+    from (select i.trigger_id, min(n.allowed_at) as sweep_at
+            from unnest(p_triggers) as i(trigger_id)
+            left join unnest(v_entries) as n
+                   on n.trigger_id = i.trigger_id and n.obstacle = 'too_soon'
+           group by i.trigger_id) as w
+   where t.trigger_id = w.trigger_id
      and exists (select from pgdrip.sequences as q
                   where q.trigger = t.trigger and q.status in ('active', 'paused'));
 

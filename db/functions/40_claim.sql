@@ -126,10 +126,10 @@ begin
       join pgdrip.sequence_versions as v on v.version_id = e.version_id
       join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
       join pgdrip.contacts as c on c.contact_id = e.contact_id,
-           lateral (select pgdrip.recipient(h.address, c.phone, c.email)) as a(recipient),
+           lateral (select pgdrip.recipient(h.address, c.phone, c.email) offset 0) as a(recipient),
            lateral (select case when v.send_window is not null then
              pgdrip.spread_open(p_now, v.send_window, coalesce(c.timezone, 'UTC'),
-                                d.enrollment_id) end) as o(until)
+                                d.enrollment_id) end offset 0) as o(until)
      where d.enrollment_id = any (p_enrollments);
 end
 $$;
@@ -301,7 +301,7 @@ begin
         join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
         join pgdrip.contacts as c using (contact_id)
         join pgdrip.senders as n on n.sender_id = d.sender_id,
-             lateral (select pgdrip.contact_values(c)) as k(vals)
+             lateral (select pgdrip.contact_values(c) offset 0) as k(vals)
        where d.enrollment_id = any (p_enrollments)
     ),
     leased as (
@@ -329,12 +329,14 @@ comment on function pgdrip.lease_due(bigint[], text, interval, timestamptz) is
 
 create or replace function pgdrip.content_hash(p_subject text, p_body text, p_content jsonb)
   returns bytea
-  language sql
+  language plpgsql
   immutable
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select sha256(convert_to(concat_ws(E'\n', p_subject, p_body, p_content::text), 'UTF8'))
+begin
+  return sha256(convert_to(concat_ws(E'\n', p_subject, p_body, p_content::text), 'UTF8'));
+end
 $$;
 
 comment on function pgdrip.content_hash(text, text, jsonb) is

@@ -1,0 +1,32 @@
+# Needs git, make and python3 >= 3.11 with venv; everything else is put into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# Step numbers and limits fit an int; tables that nobody uses yet lock nobody out.
+RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeout
+
+.PHONY: demo test check clean
+
+demo: .venv/.installed-embedded,phones
+	$(BIN)/pgdrip demo
+
+test: .venv/.installed-test
+	$(BIN)/pytest
+
+check: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pgspot --append --ignore PS002 db/functions/*.sql
+	$(BIN)/squawk --assume-in-transaction --pg-version 15.0 --exclude $(RULES_OFF) \
+	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
+	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest
+
+clean:
+	rm -rf .venv build dist
+
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed-%: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@

@@ -1,0 +1,60 @@
+"""What the command line writes: tables, and one line for each thing that went wrong."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+class Terminal(Console):
+    """Leaves a closed pipe to the command line, which knows the exit code for it."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Show rows: drawn on a terminal, tab-separated with a header when piped."""
+    cells = [[_shown(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in (columns, *cells):
+            click.echo("\t".join(line))
+        return
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for line in cells:
+        drawn.add_row(*map(Text, line))
+    Terminal().print(drawn)
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Write what went wrong to standard error, each line with the program's name."""
+    *first, last = message.splitlines() or ["unknown error"]
+    for line in first:
+        click.echo(f"pgdrip: {printable(line)}", err=True)
+    why = f" ({printable(hint)})" if hint else ""
+    click.echo(f"pgdrip: {printable(last)}{why}", err=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 contact` or `1,742 contacts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Escape what could move a terminal's cursor or hide text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return printable(str(value))

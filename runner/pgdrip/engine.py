@@ -1,0 +1,500 @@
+"""Every SQL call pgdrip makes: one method per database function, named like it.
+
+Arguments are those of the function without `p_`; the comments in the database say what
+each one does. Spans are timedelta, instants aware datetimes in UTC. Errors are those of
+pgdrip.errors. Each call is its own short transaction unless `transaction()` is open.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, LiteralString, Self, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import class_row, scalar_row
+from psycopg.types.json import Jsonb
+
+from pgdrip import SCHEMA_VERSIONS, __version__
+from pgdrip.errors import (
+    MIGRATE,
+    PASSING,
+    ConfigurationError,
+    DatabaseUnavailable,
+    SchemaMismatch,
+    from_database,
+)
+
+TWO_MINUTES = timedelta(minutes=2)
+IDLE = psycopg.pq.TransactionStatus.IDLE
+CONNECT_TIMEOUT = 10  # seconds
+CALL_TIMEOUT = 60.0  # seconds
+ATTEMPTS = 5
+
+# What a role or a database may have set otherwise and the calls below rely on.
+SESSION = """
+    set session characteristics as transaction isolation level read committed;
+    set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = 'postgres'
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedMessage:
+    """One live step, leased to this runner until `lease_until`.
+
+    It may go out only after begin_send() and before `send_by`. `sender_config` is what
+    the sender was defined with, plus `secret`: the name of a variable or file.
+    """
+
+    enrollment_id: int
+    token: int
+    sequence: str
+    step: int
+    attempt: int
+    channel: str
+    sender: str
+    sender_config: dict[str, Any]
+    recipient: str
+    subject: str | None
+    body: str | None
+    content: dict[str, Any] | None
+    idempotency_key: str
+    due_at: datetime
+    send_by: datetime
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What report() made of one outcome."""
+
+    token: int
+    verdict: str
+    next_due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What apply_sequence() did, or would do under dry_run."""
+
+    outcome: str
+    version: int | None
+    in_flight: int
+    stays: int
+    moves: int
+    stranded: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """One line of an import: its contact, or the reason why not."""
+
+    line: int
+    contact_id: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where one contact stands in one sequence, and why."""
+
+    sequence: str
+    enrollment_id: int | None
+    status: str
+    step: int | None
+    due_at: datetime | None
+    sender: str | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken invariant."""
+
+    invariant: str
+    enrollment_id: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """What one maintain() did."""
+
+    partitions_created: int
+    hints_repaired: int
+    senders_adopted: int
+    receipts_pruned: int
+
+
+class Engine:
+    """One connection to one pgdrip database.
+
+    A call that gets no answer within `timeout` seconds shuts the socket and raises
+    DatabaseUnavailable: behind a half-open connection not even `select 1` returns.
+    """
+
+    def __init__(self, connection: AsyncConnection, *, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str = "",
+        *,
+        application_name: str = "pgdrip",
+        writable: bool = False,
+        timeout: float = CALL_TIMEOUT,
+    ) -> Self:
+        """Connect by libpq's rules; `writable` refuses a standby.
+
+        Raises SchemaMismatch when the database does not hold a schema known here.
+        """
+        try:
+            given = conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:
+            # libpq may quote the string, and with it a password.
+            raise ConfigurationError(
+                "the connection string cannot be read",
+                hint="such as host=db dbname=drip, or postgresql://db/drip",
+            ) from None
+        extra: dict[str, Any] = {"application_name": application_name}
+        if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
+            extra["connect_timeout"] = CONNECT_TIMEOUT
+        if writable:
+            extra["target_session_attrs"] = "read-write"
+        try:
+            connection = await AsyncConnection.connect(dsn, autocommit=True, **extra)
+        except psycopg.Error as error:
+            raise from_database(error) from error
+        engine = cls(connection, timeout=timeout)
+        try:
+            await engine._execute(SESSION)
+            await engine._require_known_version()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Several calls, all or nothing."""
+        await self._execute("begin")
+        try:
+            yield
+        except BaseException:
+            if not self._connection.closed:
+                await self._execute("rollback")
+            raise
+        await self._execute("commit")
+
+    # Contacts and enrollment
+
+    async def upsert_contact(
+        self,
+        *,
+        phone: str | None = None,
+        email: str | None = None,
+        name: str | None = None,
+        attributes: dict[str, Any] | None = None,
+        timezone: str | None = None,
+        pool: str = "default",
+        sender: str | None = None,
+    ) -> int:
+        return await self._value(
+            int,
+            "select pgdrip.upsert_contact(%s, %s, %s, %s, %s, %s, %s)",
+            *(phone, email, name, Jsonb(attributes or {}), timezone, pool, sender),
+        )
+
+    async def add_trigger(self, contact: int, trigger: str) -> list[int]:
+        return await self._values(
+            int, "select * from pgdrip.add_trigger(%s, %s)", contact, trigger
+        )
+
+    async def remove_trigger(self, contact: int, trigger: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.remove_trigger(%s, %s)", contact, trigger
+        )
+
+    async def enroll(
+        self, sequence: str, contact: int, *, start_at: datetime | None = None
+    ) -> int:
+        return await self._value(
+            int, "select pgdrip.enroll(%s, %s, %s)", sequence, contact, start_at
+        )
+
+    async def enroll_waiting(self, limit: int = 1000) -> int:
+        return await self._value(int, "select pgdrip.enroll_waiting(%s)", limit)
+
+    async def explain_enroll(self, sequence: str, contact: int) -> str:
+        return await self._value(
+            str, "select pgdrip.explain_enroll(%s, %s)", sequence, contact
+        )
+
+    async def pause_enrollment(self, enrollment: int, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.pause_enrollment(%s, %s)", enrollment, reason
+        )
+
+    async def resume_enrollment(self, enrollment: int) -> bool:
+        return await self._value(
+            bool, "select pgdrip.resume_enrollment(%s)", enrollment
+        )
+
+    async def exit_enrollment(self, enrollment: int, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.exit_enrollment(%s, %s)", enrollment, reason
+        )
+
+    async def import_contacts(
+        self, contacts: Sequence[dict[str, Any]], *, pool: str = "default"
+    ) -> list[ImportResult]:
+        return await self._rows(
+            ImportResult,
+            "select * from pgdrip.import_contacts(%s, %s)",
+            *(Jsonb(list(contacts)), pool),
+        )
+
+    # Definitions
+
+    async def apply_sequence(self, definition: dict[str, Any]) -> Published:
+        [published] = await self._rows(
+            Published, "select * from pgdrip.apply_sequence(%s)", Jsonb(definition)
+        )
+        return published
+
+    async def apply_sender(self, definition: dict[str, Any]) -> str:
+        return await self._value(
+            str, "select pgdrip.apply_sender(%s)", Jsonb(definition)
+        )
+
+    async def activate_sequence(self, sequence: str) -> bool:
+        return await self._value(bool, "select pgdrip.activate_sequence(%s)", sequence)
+
+    async def pause_sequence(self, sequence: str, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.pause_sequence(%s, %s)", sequence, reason
+        )
+
+    async def resume_sequence(
+        self, sequence: str, *, keep_remaining: bool = False
+    ) -> bool:
+        return await self._value(
+            bool, "select pgdrip.resume_sequence(%s, %s)", sequence, keep_remaining
+        )
+
+    async def pause_sender(self, sender: str, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.pause_sender(%s, %s)", sender, reason
+        )
+
+    async def resume_sender(self, sender: str) -> bool:
+        return await self._value(bool, "select pgdrip.resume_sender(%s)", sender)
+
+    async def pause_all(self, reason: str) -> bool:
+        return await self._value(bool, "select pgdrip.pause_all(%s)", reason)
+
+    async def resume_all(self) -> bool:
+        return await self._value(bool, "select pgdrip.resume_all()")
+
+    # The runner
+
+    async def claim(
+        self,
+        runner: str,
+        limit: int = 100,
+        *,
+        lease: timedelta = TWO_MINUTES,
+        channels: Sequence[str] | None = None,
+    ) -> list[ClaimedMessage]:
+        return await self._rows(
+            ClaimedMessage,
+            "select * from pgdrip.claim(%s, %s, %s, %s::text[])",
+            *(runner, limit, lease, None if channels is None else list(channels)),
+        )
+
+    async def begin_send(
+        self, enrollments: Sequence[int], tokens: Sequence[int]
+    ) -> list[int]:
+        return await self._values(
+            int,
+            "select * from pgdrip.begin_send(%s::bigint[], %s::bigint[])",
+            *(list(enrollments), list(tokens)),
+        )
+
+    async def heartbeat(
+        self,
+        enrollments: Sequence[int],
+        tokens: Sequence[int],
+        *,
+        lease: timedelta = TWO_MINUTES,
+    ) -> list[int]:
+        return await self._values(
+            int,
+            "select * from pgdrip.heartbeat(%s::bigint[], %s::bigint[], %s)",
+            *(list(enrollments), list(tokens), lease),
+        )
+
+    async def release(
+        self, enrollments: Sequence[int], tokens: Sequence[int]
+    ) -> list[int]:
+        return await self._values(
+            int,
+            "select * from pgdrip.release(%s::bigint[], %s::bigint[])",
+            *(list(enrollments), list(tokens)),
+        )
+
+    async def report(
+        self,
+        enrollments: Sequence[int],
+        tokens: Sequence[int],
+        outcomes: Sequence[str],
+        *,
+        provider_ids: Sequence[str | None] | None = None,
+        codes: Sequence[str | None] | None = None,
+        details: Sequence[str | None] | None = None,
+    ) -> list[Verdict]:
+        texts = (None if t is None else list(t) for t in (provider_ids, codes, details))
+        return await self._rows(
+            Verdict,
+            "select * from pgdrip.report(%s::bigint[], %s::bigint[], %s::text[],"
+            " %s::text[], %s::text[], %s::text[])",
+            *(list(enrollments), list(tokens), list(outcomes), *texts),
+        )
+
+    async def next_wake(self) -> datetime | None:
+        return await self._value(datetime, "select pgdrip.next_wake()")
+
+    async def wake_in(self) -> float | None:
+        """Seconds from clock() to next_wake(); negative when work is overdue."""
+        return await self._value(
+            float,
+            "select extract(epoch from pgdrip.next_wake() - pgdrip.clock())::float8",
+        )
+
+    async def tick(self, runner: str, version: str) -> int:
+        return await self._value(int, "select pgdrip.tick(%s, %s)", runner, version)
+
+    # Inbound and operate
+
+    async def suppress(self, address: str, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.suppress(%s, %s)", address, reason
+        )
+
+    async def resolve_uncertain(self, token: int, outcome: str) -> str:
+        return await self._value(
+            str, "select pgdrip.resolve_uncertain(%s, %s)", token, outcome
+        )
+
+    async def explain_contact(self, contact: int) -> list[Explanation]:
+        return await self._rows(
+            Explanation, "select * from pgdrip.explain_contact(%s)", contact
+        )
+
+    async def check(self) -> list[Violation]:
+        return await self._rows(Violation, "select * from pgdrip.check()")
+
+    async def maintain(self) -> Maintenance:
+        [done] = await self._rows(Maintenance, "select * from pgdrip.maintain()")
+        return done
+
+    async def clock(self) -> datetime:
+        return await self._value(datetime, "select pgdrip.clock()")
+
+    async def schema_version(self) -> str:
+        return await self._value(str, "select pgdrip.schema_version()")
+
+    # How a call is made
+
+    async def _require_known_version(self) -> None:
+        try:
+            found = await self.schema_version()
+        except SchemaMismatch:
+            found = "none"
+        if found not in SCHEMA_VERSIONS:
+            raise SchemaMismatch(
+                f"the schema version of the database is {found},"
+                f" pgdrip {__version__} knows {', '.join(sorted(SCHEMA_VERSIONS))}",
+                hint=MIGRATE,
+            )
+
+    async def _value(self, kind: type[T], call: LiteralString, *arguments: Any) -> T:
+        [value] = await self._values(kind, call, *arguments)
+        return value
+
+    async def _values(
+        self, kind: type[T], call: LiteralString, *arguments: Any
+    ) -> list[T]:
+        cursor: AsyncCursor[T] = self._connection.cursor(row_factory=scalar_row)
+        return await self._fetch(cursor, call, arguments)
+
+    async def _rows(
+        self, row_type: type[T], call: LiteralString, *arguments: Any
+    ) -> list[T]:
+        cursor = self._connection.cursor(row_factory=class_row(row_type))
+        return await self._fetch(cursor, call, arguments)
+
+    async def _execute(self, statement: LiteralString) -> None:
+        async with self._deadline():
+            await self._connection.execute(statement)
+
+    async def _fetch(
+        self,
+        cursor: AsyncCursor[T],
+        call: LiteralString,
+        arguments: Sequence[Any],
+    ) -> list[T]:
+        """Retry what may pass by itself, except inside a transaction."""
+        attempt = 1
+        while True:
+            try:
+                async with self._deadline():
+                    await cursor.execute(call, arguments)
+                    return await cursor.fetchall()
+            except DatabaseUnavailable as error:
+                alone = self._connection.info.transaction_status == IDLE
+                if error.sqlstate not in PASSING or not alone or attempt == ATTEMPTS:
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+            attempt += 1
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._cut)
+        try:
+            yield
+        except psycopg.Error as error:
+            if timer.when() <= asyncio.get_running_loop().time():
+                raise DatabaseUnavailable(
+                    f"no answer from the database within {self._timeout:g} s"
+                ) from error
+            raise from_database(error) from error
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        """Shut the socket, so that whoever waits on it wakes up with an error."""
+        with (
+            contextlib.suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self._connection.fileno())) as wire,
+        ):
+            wire.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,91 @@
+"""Logs: one line per event on stderr, for people on a terminal, as JSON otherwise.
+
+Modules write `logger.info("constant words", extra={"field": value})` to the standard
+library's loggers; structlog formats them. Phone numbers, e-mail addresses and passwords
+are masked wherever they stand, in text of other libraries and in tracebacks too.
+"""
+
+import logging
+import re
+import sys
+from typing import Any, TextIO
+
+import structlog
+from structlog.types import EventDict, Processor
+
+ADDRESS_FIELDS = frozenset({"recipient", "phone", "email", "address"})
+
+_EMAIL = re.compile(r"([\w.+-])[\w.+-]*@([\w-]+(?:\.[\w-]+)+)")
+_PHONE = re.compile(
+    r"""
+      \+\d[\d\ ().-]{5,20}\d                    # +60 12-345 6789
+    | (?<![\w.:-])0\d{1,3}[ -]?\d{3,4}[ -]?\d{3,4}(?![\w-])   # 012-345 6789
+    | (?<![\w.-])\d{9,15}(?![\w.-])             # 60123456789
+    """,
+    re.VERBOSE,
+)
+_PASSWORD = re.compile(r"(password=)\S+|(://[^\s:/@]*:)[^\s/@]+(?=@)", re.IGNORECASE)
+
+
+def configure(
+    level: int | str = logging.INFO,
+    *,
+    as_json: bool | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every logger of the process to `stream` (stderr) in one shape."""
+    stream = stream or sys.stderr
+    plain = as_json if as_json is not None else not stream.isatty()
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.format_exc_info,
+        mask_event,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        if plain
+        else structlog.dev.ConsoleRenderer(timestamp_key="at", colors=stream.isatty())
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                renderer,
+            ],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def mask(text: str) -> str:
+    """The text with phone numbers, e-mail addresses and passwords made unreadable.
+
+    >>> mask("to +60123456789 or jane@example.com")
+    'to +60…89 or j…@example.com'
+    """
+    text = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}…", text)
+    text = _EMAIL.sub(r"\1…@\2", text)
+    return _PHONE.sub(lambda found: f"{found[0][:3]}…{found[0][-2:]}", text)
+
+
+def mask_event(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Masks every text of an event; a field that is an address, whatever its form."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: object) -> object:
+    if isinstance(value, str):
+        masked = mask(value)
+        if key in ADDRESS_FIELDS and masked == value:
+            return f"{value[:3]}…"
+        return masked
+    if isinstance(value, dict):
+        return {inner: _masked(inner, item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(key, item) for item in value]
+    return value

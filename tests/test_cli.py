@@ -1,0 +1,424 @@
+"""The command line: one line for whatever goes wrong, and the exit code it deserves."""
+
+import asyncio
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import DictRow
+
+from pgdrip import __version__, cli
+from pgdrip.contacts import BATCH, import_csv
+from pgdrip.engine import Engine
+
+SEQUENCE = """\
+kind: sequence
+name: WARM
+trigger: WARMEXAMA
+channel: log
+status: active
+steps:
+  - {day: 1, body: "Hi {{name|there}}"}
+  - {day: 3, delay: 12 hours, body: Again}
+"""
+SENDER = """\
+---
+kind: sender
+name: device-1
+channel: log
+config: {file: FILE}
+"""
+CONTACT = "phone,name,trigger\n+60123456789,Alice,WARMEXAMA\n"
+
+Run = Callable[..., Result]
+Database = psycopg.Connection[DictRow]
+
+
+def invoke(*arguments: str | Path, stdin: str | bytes = "", **env: str) -> Result:
+    """Run the command line in this process; no output may hold a traceback."""
+    result = CliRunner().invoke(
+        cli.main, [str(one) for one in arguments], input=stdin, env=env
+    )
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def run(dsn: str) -> Run:
+    """Run the command line on the test's database."""
+
+    def call(*arguments: str | Path, stdin: str | bytes = "") -> Result:
+        return invoke(*arguments, stdin=stdin, PGDRIP_DSN=dsn)
+
+    return call
+
+
+def start(*arguments: str, dsn: str = "", stdin: int | None = None) -> Popen[bytes]:
+    command = [sys.executable, "-m", "pgdrip", *arguments]
+    environment = os.environ | {"PGDRIP_DSN": dsn}
+    return Popen(command, env=environment, stdin=stdin, stdout=PIPE, stderr=PIPE)
+
+
+def told(result: Result, code: int) -> str:
+    """Return the one line of a failure with this exit code."""
+    assert result.exit_code == code, result.output
+    [line] = result.stderr.splitlines()
+    assert line.startswith("pgdrip: ")
+    return line.removeprefix("pgdrip: ")
+
+
+def count(db: Database, table: str) -> int:
+    row = db.execute(f"select count(*) as n from pgdrip.{table}").fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+@pytest.fixture
+def warm(run: Run, tmp_path: Path) -> Path:
+    """A database with one sequence, one sender; the file its messages are logged to."""
+    log, definitions = tmp_path / "log.jsonl", tmp_path / "warm.yaml"
+    definitions.write_text(SEQUENCE + SENDER.replace("FILE", str(log)))
+    assert run("apply", definitions).exit_code == 0
+    return log
+
+
+# What stands in the way
+
+
+def test_without_a_database_named_nothing_is_tried() -> None:
+    assert told(invoke("check"), 3).startswith("no database given")
+
+
+def test_a_connection_string_that_cannot_be_read_is_not_repeated() -> None:
+    result = invoke("check", PGDRIP_DSN="postgresql://me:hunter2@[x")
+    assert told(result, 3).startswith("the connection string cannot be read")
+    assert "hunter2" not in result.output
+
+
+def test_a_password_on_the_command_line_is_warned_of() -> None:
+    dsn = "host=/nowhere password=hunter2"
+    visible = invoke("--dsn", dsn, "check")
+    assert visible.exit_code == 4
+    assert "everyone on this machine can read" in visible.stderr
+    assert "hunter2" not in visible.output
+    assert "everyone" not in invoke("check", PGDRIP_DSN=dsn).output
+
+
+@pytest.mark.parametrize("command", [["check"], ["migrate"], ["run"]])
+def test_a_database_that_is_not_there_is_exit_4(command: list[str]) -> None:
+    result = invoke(*command, PGDRIP_DSN="host=/nowhere connect_timeout=1")
+    assert result.exit_code == 4
+    assert "pgdrip: " in result.stderr
+
+
+def test_a_database_without_the_schema_is_exit_5(empty: str) -> None:
+    assert "pgdrip migrate" in told(invoke("check", PGDRIP_DSN=empty), 5)
+
+
+def test_a_role_without_rights_is_exit_8(dsn: str) -> None:
+    other = make_conninfo(dsn, options="-c role=pg_monitor")
+    assert "permission denied" in told(invoke("check", PGDRIP_DSN=other), 8)
+
+
+def test_a_read_only_database_is_exit_4(dsn: str, warm: Path, run: Run) -> None:
+    run("import", "-", stdin=CONTACT)
+    other = make_conninfo(dsn, options="-c default_transaction_read_only=on")
+    told(invoke("enroll", "WARM", "1", PGDRIP_DSN=other), 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["check", "--nonsense"],
+        ["enroll", "WARM", "first"],
+        ["enroll", "WARM", "0"],
+        ["enroll", "WARM", "99999999999999999999"],
+        ["explain"],
+        ["apply"],
+        ["apply", "no-such-file.yaml"],
+        ["import", "no-such-file.csv"],
+        ["import", "."],
+        ["run", "--slots", "0"],
+        ["run", "--lease", "5"],
+        ["demo", "--contacts", "0"],
+        ["import", "-", "--region", "XX"],
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    arguments: list[str], run: Run
+) -> None:
+    assert told(run(*arguments, stdin="phone\n"), 2)
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    process = start("--help")
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
+def test_a_defect_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_database", lambda dsn: 1 // 0)
+    assert told(invoke("migrate"), 1).startswith("unexpected ZeroDivisionError")
+
+
+# migrate, apply
+
+
+def test_migrate_says_what_it_applied_and_then_nothing_more(empty: str) -> None:
+    first = invoke("migrate", PGDRIP_DSN=empty)
+    assert first.exit_code == 0
+    assert first.stdout.startswith("applied 0001.control\n")
+    again = invoke("migrate", PGDRIP_DSN=empty)
+    assert (again.exit_code, again.stdout) == (0, "schema version 1\n")
+
+
+def test_apply_publishes_once_and_then_says_unchanged(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "warm.yaml"
+    file.write_text(SEQUENCE + SENDER)
+    first = run("apply", file)
+    assert first.stdout.splitlines() == [
+        "kind\tname\toutcome\tnote",
+        "sequence\tWARM\tcreated\tversion 1",
+        "sender\tdevice-1\tcreated\t",
+    ]
+    assert first.exit_code == 0
+    again = run("apply", file).stdout.splitlines()
+    assert [line.split("\t")[2] for line in again[1:]] == ["unchanged", "unchanged"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SEQUENCE.replace("WARMEXAMA", "'  '"),
+        SEQUENCE.replace("channel: log", "channel: pigeon"),
+        SEQUENCE.replace("day: 3", "day: 1"),
+        SEQUENCE.replace("12 hours", "-12 hours"),
+        SEQUENCE.replace("steps:", "stops:"),
+        SEQUENCE.replace("Again", '"a\\0b"'),
+        SEQUENCE.replace("{{name|there}}", "{{nmae}}"),
+    ],
+)
+def test_a_definition_the_database_refuses_has_its_place(
+    run: Run, db: Database, tmp_path: Path, text: str
+) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(SENDER)
+    bad.write_text(f"# a comment\n{text}")
+    assert told(run("apply", good, bad), 3).startswith(f"{bad}:2: ")
+    assert (count(db, "senders"), count(db, "sequences")) == (0, 0)
+
+
+def test_the_mistakes_of_a_file_are_a_line_each(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("kind: sender\nname: a\nburst: x\nrate_per_hour: y\n")
+    result = run("apply", file)
+    assert result.exit_code == 3
+    assert result.stderr.splitlines() == [
+        f"pgdrip: {file}:3:8: burst: 'x' is not a whole number",
+        f"pgdrip: {file}:4:16: rate_per_hour: 'y' is not a whole number",
+    ]
+
+
+# import
+
+SOME_BAD = (
+    "phone,name,timezone,trigger\n"
+    "+60 12-345 6781,Alice,Asia/Kuala_Lumpur,WARM;HOT\n"
+    "6.01E+10,Bob,,WARM\n"
+    "+60123456783,Carol,Mars/Base,WARM\n"
+    "+60123456784,Dave,,\n"
+)
+
+
+def test_import_takes_the_good_lines_and_tells_the_bad_ones(
+    run: Run, db: Database, tmp_path: Path
+) -> None:
+    file, rejects = tmp_path / "contacts.csv", tmp_path / "rejects.csv"
+    file.write_text(SOME_BAD)
+    result = run("import", file, "--rejects", rejects)
+    assert result.exit_code == 6
+    assert result.stdout == ""
+    *bad, last = result.stderr.splitlines()
+    assert bad[0].startswith("pgdrip: line 3: phone: a spreadsheet shortened")
+    assert bad[1].startswith("pgdrip: line 4: timezone 'Mars/Base' is not")
+    assert last == (
+        f"pgdrip: 2 lines rejected, 2 contacts imported (all are in {rejects})"
+    )
+    written = rejects.read_text().splitlines()
+    assert written[0] == "line,column,reason"
+    assert [line.split(",")[:2] for line in written[1:]] == [["3", "phone"], ["4", ""]]
+    stored = db.execute(
+        "select phone, name, array(select trigger from pgdrip.contact_triggers t"
+        " where t.contact_id = c.contact_id order by 1) as triggers"
+        " from pgdrip.contacts c order by phone"
+    ).fetchall()
+    assert stored == [
+        {"phone": "+60123456781", "name": "Alice", "triggers": ["HOT", "WARM"]},
+        {"phone": "+60123456784", "name": "Dave", "triggers": []},
+    ]
+
+
+def test_a_strict_import_with_a_bad_line_imports_nothing(
+    run: Run, db: Database
+) -> None:
+    result = run("import", "-", "--strict", stdin=SOME_BAD)
+    assert result.exit_code == 6
+    assert "2 lines rejected, 0 contacts imported" in result.stderr
+    assert count(db, "contacts") == 0
+    fine = run("import", "-", "--strict", stdin=CONTACT)
+    assert (fine.exit_code, fine.stdout) == (0, "1 contact imported\n")
+
+
+def test_the_first_twenty_rejects_are_shown_and_the_rest_counted(run: Run) -> None:
+    result = run("import", "-", stdin="phone\n" + "bad\n" * 25)
+    assert len(result.stderr.splitlines()) == 21
+    assert "25 lines rejected, 0 contacts imported" in result.stderr
+    assert "the first 20 are above" in result.stderr
+
+
+def test_a_region_makes_national_numbers_international(run: Run, db: Database) -> None:
+    assert run("import", "-", "--region", "MY", stdin="phone\n012-345 6789\n")
+    row = db.execute("select phone from pgdrip.contacts").fetchone()
+    assert row == {"phone": "+60123456789"}
+
+
+def test_importing_again_updates_and_adds_nothing(run: Run, db: Database) -> None:
+    run("import", "-", stdin=CONTACT)
+    run("import", "-", stdin=CONTACT.replace("Alice", "Alicia"))
+    row = db.execute("select name from pgdrip.contacts").fetchall()
+    assert row == [{"name": "Alicia"}]
+    assert count(db, "contact_triggers") == 1
+
+
+async def _import(dsn: str, stream: io.RawIOBase) -> None:
+    async with await Engine.connect(dsn) as engine:
+        await import_csv(engine, io.BufferedReader(stream))
+
+
+def test_a_file_that_breaks_off_in_a_later_batch_leaves_nothing(
+    dsn: str, db: Database
+) -> None:
+    class Broken(io.RawIOBase):
+        """Two batches of contacts, then the disk fails."""
+
+        lines = iter([b"phone\n", *(b"+60%09d\n" % n for n in range(2 * BATCH))])
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            line = next(self.lines, None)
+            if line is None:
+                raise OSError("disk failure")
+            buffer[: len(line)] = line
+            return len(line)
+
+    with pytest.raises(OSError, match="disk failure"):
+        asyncio.run(_import(dsn, Broken()))
+    assert count(db, "contacts") == 0
+
+
+def test_an_interrupted_import_is_exit_130_and_leaves_nothing(
+    dsn: str, db: Database
+) -> None:
+    process = start("import", "-", dsn=dsn, stdin=PIPE)
+    assert process.stdin
+    assert process.stderr
+    numbers = b"".join(b"+60%09d\n" % n for n in range(BATCH + 1))
+    process.stdin.write(b"phone\n" + numbers)
+    process.stdin.flush()
+    _until(lambda: _is_waiting_in_import(db))
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait() == 130
+    assert b"Traceback" not in said
+    assert b"pgdrip: interrupted" in said
+    assert count(db, "contacts") == 0
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        assert pipe
+        pipe.close()
+
+
+def _is_waiting_in_import(db: Database) -> bool:
+    return bool(
+        db.execute(
+            "select 1 from pg_stat_activity where application_name = 'pgdrip'"
+            " and state = 'idle in transaction' and query like '%import_contacts%'"
+            " and datname = current_database()"
+        ).fetchone()
+    )
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.05)
+    pytest.fail("waited 10 s in vain")
+
+
+# enroll, run, check, explain
+
+
+def test_a_contact_enrolls_and_is_explained(run: Run, warm: Path) -> None:
+    run("import", "-", stdin=CONTACT.replace("WARMEXAMA", ""))
+    assert run("enroll", "WARM", "1").stdout == "enrollment 1\n"
+    header, row = run("explain", "1").stdout.splitlines()
+    assert header.startswith("sequence\tenrollment\tstatus\tstep\tdue")
+    assert row.startswith("WARM\t1\tactive\t1\t2026-01-05 ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["enroll", "NONE", "1"], ["enroll", "WARM", "99"], ["explain", "99"]]
+)
+def test_what_is_not_there_is_one_line_with_a_hint(
+    run: Run, warm: Path, arguments: list[str]
+) -> None:
+    run("import", "-", stdin=CONTACT)
+    assert told(run(*arguments), 1).endswith(")")
+
+
+def test_run_once_sends_what_is_due(run: Run, warm: Path, db: Database) -> None:
+    run("import", "-", stdin=CONTACT)
+    result = run("run", "--once", "--channel", "log")
+    assert result.exit_code == 0
+    [line] = warm.read_text().splitlines()
+    assert '"body": "Hi Alice"' in line
+    assert count(db, "deliveries") == 1
+
+
+def test_run_refuses_a_channel_it_does_not_have(run: Run) -> None:
+    assert "no channel is called pigeon" in told(run("run", "--channel", "pigeon"), 3)
+
+
+def test_check_is_exit_7_when_an_invariant_is_broken(
+    run: Run, warm: Path, db: Database
+) -> None:
+    run("import", "-", stdin=CONTACT)
+    run("enroll", "WARM", "1")
+    assert run("check").stdout == "every invariant holds\n"
+    db.execute("delete from pgdrip.due")
+    broken = run("check")
+    assert told(broken, 7) == "1 violation"
+    assert broken.stdout.splitlines()[1].startswith("NO_STUCK_ENROLLMENT\t1\t")
+
+
+def test_without_a_command_help_is_shown() -> None:
+    result = invoke()
+    assert result.exit_code == 0
+    assert "import" in result.stdout
+    assert invoke("--version").stdout == f"pgdrip {__version__}\n"
