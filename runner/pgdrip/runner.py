@@ -208,9 +208,8 @@ class Runner:
         not be sent, and other runners may be at the rest."""
         self._empty_claims += 1
         seconds = await self._engine.wake_in() if self._engine else None
-        return (
-            seconds is not None and seconds <= 0 and self._empty_claims < EMPTY_CLAIMS
-        )
+        overdue = seconds is not None and seconds <= 0
+        return overdue and self._empty_claims < EMPTY_CLAIMS
 
     async def _begin(self, engine: Engine) -> None:
         """Send what begin_send() grants; give back what is too late, or all at the end.
@@ -219,8 +218,8 @@ class Runner:
         may be begun already: begin_send() grants it again, release() leaves it out.
         """
         now = monotonic()
-        stopping = self._stop.is_set()
-        late = [c for c in self._claimed if stopping or c.start_by <= now]
+        ending = self._stop.is_set()
+        late = [c for c in self._claimed if ending or c.start_by <= now]
         if late:
             released = set(await engine.release(*ids(c.message for c in late)))
             for claimed in late:
@@ -324,8 +323,8 @@ class Runner:
             self._engine = None
         doublings = 10 if error.sqlstate in OUT_OF_SPACE else min(self._failures, 10)
         delay = random.uniform(0, min(LAST_DELAY, FIRST_DELAY * 2.0**doublings))
-        told = {"error": error.message, "sqlstate": error.sqlstate}
-        told |= {"retry_in": f"{delay:.2f} s", "unreported": str(len(self._results))}
+        told: dict[str, object] = {"error": error.message, "sqlstate": error.sqlstate}
+        told |= {"retry_in": round(delay, 3), "unreported": len(self._results)}
         logger.warning("a call of the database failed", extra=told)
         if self._stop.is_set():
             await asyncio.sleep(min(delay, 1.0))
