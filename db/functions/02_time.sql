@@ -6,21 +6,22 @@ create or replace function pgdrip.wall_instant(p_wall timestamp, p_zone text)
   returns timestamptz
   language plpgsql
   immutable
+  strict
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_at   timestamptz := p_wall at time zone p_zone;
-  v_low  timestamptz := v_at - interval '25 hours';
-  v_span interval := interval '25 hours';
+  v_at    timestamptz := p_wall at time zone p_zone;
+  v_low   timestamptz := v_at - interval '25 hours';
+  v_span  interval := interval '25 hours';
+  -- Reckoned without zones: an interval of a day is 24 hours only there.
+  v_early timestamptz := ((v_low at time zone 'UTC')
+    + (p_wall - (v_low at time zone p_zone))) at time zone 'UTC';
 begin
-  if v_at at time zone p_zone = p_wall then
-    -- The clocks were put back over it: of the two, the first.
-    if (v_at - interval '1 hour') at time zone p_zone = p_wall then
-      return v_at - interval '1 hour';
-    elsif (v_at - interval '30 minutes') at time zone p_zone = p_wall then
-      return v_at - interval '30 minutes';
-    end if;
+  -- By the offset of the day before: where the clocks were put back, the first of the two.
+  if v_early at time zone p_zone = p_wall then
+    return v_early;
+  elsif v_at at time zone p_zone = p_wall then
     return v_at;
   end if;
   -- The clocks were put forward over it: halve down to the first second after the gap.
@@ -41,6 +42,7 @@ create or replace function pgdrip.after_span(p_from timestamptz, p_span interval
   returns timestamptz
   language plpgsql
   immutable
+  strict
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
@@ -70,14 +72,20 @@ declare
   v_from  time := (p_window ->> 'from')::time;
   v_to    time := (p_window ->> 'to')::time;
   v_day   date := (p_at at time zone v_zone)::date - 1;
+  v_open  timestamptz;
   v_close timestamptz;
 begin
-  for i in 0 .. 800 loop
+  -- 366 holidays can close a window of one day a week for seven years, not for eight.
+  for i in 0 .. 8 * 366 loop
     if p_window -> 'days' @> to_jsonb(extract(isodow from v_day)::integer)
-       and not coalesce(p_window -> 'holidays' ? v_day::text, false) then
+       and not coalesce(p_window -> 'holidays' @> to_jsonb(v_day), false) then
       v_close := pgdrip.wall_instant(v_day + (v_to <= v_from)::integer + v_to, v_zone);
       if p_at < v_close then
-        return greatest(p_at, pgdrip.wall_instant(v_day + v_from, v_zone));
+        v_open := pgdrip.wall_instant(v_day + v_from, v_zone);
+        -- Clocks put forward over the whole of it leave nothing of that day's window.
+        if v_open < v_close then
+          return greatest(p_at, v_open);
+        end if;
       end if;
     end if;
     v_day := v_day + 1;

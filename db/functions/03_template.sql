@@ -17,7 +17,9 @@ begin
     raise exception 'template is larger than 64 kB or has more than 200 variables'
       using errcode = 'MD008', hint = 'Shorten it.';
   end if;
-  if exists (select from unnest(v_literals) as l where l ~ '\{\{|\}\}') then
+  -- JSON and style sheets close two braces at once; only text is held to pairs.
+  if exists (select from unnest(v_literals) as l
+              where l ~ '\{\{' or p_escape = 'text' and l ~ '\}\}') then
     raise exception 'template has {{ without }} or }} without {{'
       using errcode = 'MD008', hint = 'Write {{name}} or {{name|there}}.';
   end if;
@@ -64,9 +66,9 @@ create or replace function pgdrip.clean_value(p_value text, p_escape text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_value text := nullif(regexp_replace(left(p_value, 1000),
+  v_value text := nullif(btrim(regexp_replace(left(p_value, 1000),
     '[\u0001-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]+',
-    ' ', 'g'), '');
+    ' ', 'g')), '');
 begin
   if p_escape = 'html' then
     v_value := replace(replace(replace(replace(v_value,
@@ -81,7 +83,7 @@ end
 $$;
 
 comment on function pgdrip.clean_value(text, text) is
-  'A contact''s value made safe to print: cut to 1000 characters, no control or direction characters, escaped';
+  'A contact''s value made safe to print: cut to 1000 characters, trimmed, no control or direction characters, escaped; NULL: nothing to print';
 
 create or replace function pgdrip.render_template(p_template jsonb, p_values jsonb)
   returns text
@@ -136,7 +138,7 @@ declare
   v_variable text;
 begin
   foreach v_variable in array p_required loop
-    if coalesce(p_values ->> v_variable, '') = '' then
+    if pgdrip.clean_value(p_values ->> v_variable, 'text') is null then
       return false;
     end if;
   end loop;

@@ -65,12 +65,25 @@ create or replace function pgdrip.contact_bucket(p_address text)
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
-  select get_byte(sha256(convert_to(p_address, 'UTF8')), 0) * 4
-       + get_byte(sha256(convert_to(p_address, 'UTF8')), 1) / 64
+  select get_byte(h.hash, 0) * 4 + get_byte(h.hash, 1) / 64
+    from sha256(convert_to(lower(p_address), 'UTF8')) as h(hash)
 $$;
 
 comment on function pgdrip.contact_bucket(text) is
-  'The first ten bits of the sha256 of an address, 0 to 1023';
+  'The first ten bits of the sha256 of an address in lower case, 0 to 1023';
+
+create or replace function pgdrip.sweep_again(p_contacts bigint[])
+  returns void
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  update pgdrip.contact_triggers as t set sweep_at = pgdrip.clock()
+   where t.contact_id = any (p_contacts) and t.sweep_at is null
+$$;
+
+comment on function pgdrip.sweep_again(bigint[]) is
+  'Private: lets enroll_waiting look anew at the words of contacts, which may have got the address they lacked';
 
 create or replace function pgdrip.upsert_contact(
   p_phone      text default null,
@@ -129,6 +142,7 @@ begin
          sender_id  = coalesce(v_sender, c.sender_id),
          attributes = c.attributes || coalesce(p_attributes, '{}')
    where c.contact_id = v_ids[1];
+  perform pgdrip.sweep_again(v_ids);
   return v_ids[1];
 end
 $$;
@@ -202,6 +216,7 @@ as $$
       when octet_length((coalesce(p.attributes, m.attributes, '{}')
                          || coalesce(i.item -> 'attributes', '{}'))::text) > 16384
         or i.item -> 'attributes' @? '$.**{9}' then 'attributes exceed 16 kB or 8 levels'
+      when jsonb_typeof(i.item -> 'triggers') <> 'array' then 'triggers are no list'
       when exists (select from jsonb_array_elements_text(i.item -> 'triggers') as t(word)
                     where not pgdrip.is_word(t.word))
         then 'a trigger is blank, not trimmed or has a comma'
@@ -246,6 +261,8 @@ begin
     left join pgdrip.senders as s on s.name = i.item ->> 'sender'
    where c.contact_id = r.contact_id;
 
+  perform pgdrip.sweep_again(array(
+    select r.contact_id from pgdrip.import_problems(p_contacts, p_pool) as r));
   insert into pgdrip.contact_triggers (contact_id, trigger)
   select distinct r.contact_id, t.word
     from jsonb_array_elements(p_contacts) as i(item)

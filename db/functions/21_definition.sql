@@ -106,10 +106,10 @@ begin
                  interval_field_overflow then
     v_span := null;
   end;
-  if v_span is null or not pgdrip.is_span(v_span) then
+  if v_span is null or not pgdrip.is_span(v_span) or v_text ~ '^[0-9.]+$' then
     perform pgdrip.refuse_definition(p_place,
       format('%s must be a wait, not %s', p_key, quote_literal(left(v_text, 40))),
-      'Days, hours, minutes, seconds, none negative, as ''12 hours''; months have no fixed length.');
+      'With its unit: days, hours, minutes, seconds, none negative, as ''12 hours''.');
   end if;
   return v_span;
 end

@@ -87,6 +87,14 @@ begin
       format('channel %s cannot send %s', p_channel, v_key),
       format('It can send: %s.', array_to_string('body'::text || p_features, ', ')));
   end if;
+  if p_step @? '$.**{17}' then
+    perform pgdrip.refuse_definition(p_place, 'is nested more than 16 levels deep',
+      'Not every client could read it.');
+  end if;
+  if p_step ->> 'subject' ~ '[[:cntrl:]]' then
+    perform pgdrip.refuse_definition(p_place, 'subject must be one line',
+      'Without line breaks and other control characters.');
+  end if;
   if pgdrip.is_blank(p_step ->> 'body') and not p_step ? 'template' then
     perform pgdrip.refuse_definition(p_place, 'body is missing or blank',
       'A step needs a body or a template.');
@@ -338,6 +346,10 @@ begin
        set version_id = pgdrip.publish_version(v_version, v_steps)
      where q.sequence_id = v_version.sequence_id;
   end if;
+  if (v_old.trigger, v_old.reentry_after)
+     is distinct from (v_new.trigger, v_new.reentry_after) then
+    perform pgdrip.sweep_word(v_new.trigger, pgdrip.clock());
+  end if;
   perform pgdrip.set_sequence_status(v_new.name, v_new.status, 'its definition says so', false);
   perform pgdrip.note(v_result.outcome, v_place, format('version %s', v_result.version));
   return v_result;
@@ -387,16 +399,30 @@ begin
    where e.sequence_id = p_sequence.sequence_id and e.status = 'active'
    order by d.enrollment_id for update of d;
   update pgdrip.due as d
-     set due_at = d.due_at + (p_now - greatest(p_sequence.paused_at, e.enrolled_at))
+     set due_at = d.due_at + make_interval(secs => extract(epoch
+           from p_now - greatest(p_sequence.paused_at, e.enrolled_at)))
     from pgdrip.enrollments as e
    where e.enrollment_id = d.enrollment_id and e.sequence_id = p_sequence.sequence_id
      and e.status = 'active' and d.lease_until is null and d.awaits is null
-     and (d.parked_reason is null or d.parked_reason = 'sequence_paused');
+     and (d.parked_reason is null or d.parked_reason in ('sequence_paused', 'no_sender'));
 end
 $$;
 
 comment on function pgdrip.keep_remaining(pgdrip.sequences, timestamptz) is
   'Private: moves the live steps of a paused sequence later by the length of the pause';
+
+create or replace function pgdrip.sweep_word(p_trigger text, p_now timestamptz)
+  returns void
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  update pgdrip.contact_triggers as t set sweep_at = p_now
+   where t.trigger = p_trigger and t.sweep_at is null
+$$;
+
+comment on function pgdrip.sweep_word(text, timestamptz) is
+  'Private: lets enroll_waiting look anew at a word that came while its sequence took nobody in, or not so';
 
 create or replace function pgdrip.set_sequence_status(
   p_sequence       text,
@@ -417,12 +443,6 @@ begin
   select q.* into v_old from pgdrip.sequences as q
    where q.name = p_sequence for no key update;
   v_now := pgdrip.clock();
-  if p_status in ('active', 'paused') and v_old.status <> p_status then
-    -- Words that came while the sequence took nobody in, or had another trigger.
-    update pgdrip.contact_triggers as t set sweep_at = v_now
-     where t.trigger = v_old.trigger and t.sweep_at is null
-       and v_old.status in ('draft', 'archived');
-  end if;
   if v_old.status = p_status then
     return false;
   end if;
@@ -431,7 +451,9 @@ begin
          paused_at     = case when p_status = 'paused' then v_now end,
          paused_reason = case when p_status = 'paused' then p_reason end
    where q.sequence_id = v_old.sequence_id;
-  if v_old.status = 'paused' then
+  if v_old.status in ('draft', 'archived') then
+    perform pgdrip.sweep_word(v_old.trigger, v_now);
+  elsif v_old.status = 'paused' then
     if p_keep_remaining then
       perform pgdrip.keep_remaining(v_old, v_now);
     end if;

@@ -75,8 +75,9 @@ as $$
 declare
   v_key text;
 begin
-  if jsonb_typeof(p_config) <> 'object' or octet_length(p_config::text) > 16384 then
-    perform pgdrip.refuse_definition(p_place, 'must be an object of at most 16 kB',
+  if jsonb_typeof(p_config) <> 'object' or octet_length(p_config::text) > 16384
+     or p_config @? '$.**{9}' then
+    perform pgdrip.refuse_definition(p_place, 'must be an object of at most 16 kB and 8 levels',
       'Only what the channel needs to know.');
   end if;
   select k into v_key from jsonb_object_keys(p_config) as k
@@ -194,7 +195,7 @@ begin
   elsif v_old.status = 'retired' then
     raise exception 'sender % is retired', quote_literal(p_sender)
       using errcode = 'MD003', hint = 'Apply a sender under another name.';
-  elsif v_old.status = p_status and v_old.health = 'healthy' then
+  elsif v_old.status = p_status and (p_status <> 'active' or v_old.health = 'healthy') then
     return false;
   end if;
   update pgdrip.senders as s
@@ -207,7 +208,7 @@ begin
   insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
   perform pgdrip.adopt(1000);
   perform pgdrip.note(p_status, format('sender %s', quote_literal(p_sender)), p_reason);
-  return v_old.status <> p_status or p_status = 'active';
+  return true;
 end
 $$;
 
@@ -254,7 +255,8 @@ begin
   end if;
   return least(p_sender.rate_per_hour, (
     select r.value::integer from jsonb_each_text(p_sender.ramp) as r
-     where r.key::integer <= 1 + floor(extract(epoch from p_now - p_sender.started_at) / 86400)
+     where r.key::integer
+           <= 1 + greatest(0, floor(extract(epoch from p_now - p_sender.started_at) / 86400))
      order by r.key::integer desc limit 1));
 end
 $$;
@@ -268,16 +270,33 @@ create or replace function pgdrip.send_interval(p_rate integer, p_burst integer)
   returns interval
   language plpgsql
   immutable
+  strict
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return make_interval(secs => 3610.0 / greatest(p_rate - least(p_burst, p_rate) + 1, 1));
+  return make_interval(secs => 3610.0 / greatest(p_rate - p_burst + 1, 1));
 end
 $$;
 
 comment on function pgdrip.send_interval(integer, integer) is
-  'The emission interval of the hourly rate (GCRA) with the 10 s between claim and send';
+  'The emission interval of the hourly rate (GCRA) with the 10 s between claim and send; NULL: unlimited';
+
+create or replace function pgdrip.send_burst(p_sender pgdrip.senders, p_rate integer)
+  returns integer
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case when p_sender.gap_max > interval '0' then least(1, p_rate)
+              else least(p_sender.burst, p_rate) end;
+end
+$$;
+
+comment on function pgdrip.send_burst(pgdrip.senders, integer) is
+  'How many messages may be claimed at once after a rest; a gap leaves one';
 
 create or replace function pgdrip.day_slot(p_at timestamptz)
   returns bigint
@@ -320,19 +339,20 @@ create or replace function pgdrip.sender_allowance(p_sender pgdrip.senders, p_no
 as $$
 declare
   v_rate  integer := pgdrip.hourly_rate(p_sender, p_now);
-  v_burst integer := least(p_sender.burst, v_rate);
+  v_burst integer := pgdrip.send_burst(p_sender, v_rate);
   v_span  interval := pgdrip.send_interval(v_rate, v_burst);
   v_count integer := 1000;
 begin
   if p_sender.hours is not null and pgdrip.next_open(p_now, p_sender.hours, 'UTC') > p_now then
     return 0;
   end if;
+  if p_sender.gap_max > interval '0' and p_sender.tat > p_now then
+    return 0;
+  end if;
   if v_rate is not null then
     v_count := least(v_count, v_rate, floor(
       extract(epoch from p_now + v_burst * v_span - greatest(p_sender.tat, p_now))
       / extract(epoch from v_span))::integer);
-  elsif p_sender.gap_max > interval '0' and p_sender.tat > p_now then
-    v_count := 0;
   end if;
   if p_sender.rate_per_day is not null then
     v_count := least(v_count, p_sender.rate_per_day
@@ -361,9 +381,11 @@ as $$
 declare
   v_sender pgdrip.senders := p_sender;
   v_rate   integer := pgdrip.hourly_rate(p_sender, p_now);
-  v_burst  integer := least(p_sender.burst, v_rate);
+  v_burst  integer := pgdrip.send_burst(p_sender, v_rate);
   v_span   interval := coalesce(pgdrip.send_interval(v_rate, v_burst), interval '0');
-  v_gap    interval := p_sender.gap_min + random() * (p_sender.gap_max - p_sender.gap_min);
+  -- In seconds: a day of a gap is 24 hours in every TimeZone.
+  v_gap    interval := make_interval(secs => extract(epoch from p_sender.gap_min
+    + random() * (p_sender.gap_max - p_sender.gap_min)));
 begin
   v_sender.day_counts := pgdrip.day_counts(p_sender, p_now);
   v_sender.day_counts[1] := v_sender.day_counts[1] + p_count;
@@ -373,13 +395,11 @@ begin
       + case when p_sender.gap_max > interval '0' then greatest(v_span, v_gap)
              else p_count * v_span end;
   end if;
-  v_sender.ready_at := v_sender.tat
-    - case when p_sender.gap_max > interval '0' then interval '0'
-           else coalesce((v_burst - 1) * v_span, interval '0') end;
+  v_sender.ready_at := v_sender.tat - coalesce((v_burst - 1) * v_span, interval '0');
   if v_rate = 0 or p_sender.rate_per_day
        <= (select sum(c) from unnest(v_sender.day_counts) as c) then
     v_sender.ready_at := greatest(v_sender.ready_at,
-      to_timestamp((v_sender.day_slot + 1) * 86410 / 24.0));
+      to_timestamp(ceil((v_sender.day_slot + 1) * 86410 / 24.0)));
   end if;
   if p_sender.hours is not null then
     v_sender.ready_at :=
@@ -422,7 +442,8 @@ as $$
   with shares as (
     select s.pool, s.channel, s.sender_id, sum(
              case s.health when 'healthy' then 1 else 1e-9 end * greatest(1e-6, least(
-               coalesce(s.rate_per_hour, 3600), coalesce(s.rate_per_day / 24.0, 3600)))
+               3600, pgdrip.hourly_rate(s, pgdrip.clock()), s.rate_per_day / 24.0,
+               7200 / nullif(extract(epoch from s.gap_min + s.gap_max), 0)))
            ) over (partition by s.pool, s.channel order by s.sender_id)::float8 as upto
       from pgdrip.senders as s
      where s.status = 'active' and s.health <> 'blocked'

@@ -59,7 +59,12 @@ as $$
        where e.contact_id = c.contact_id and e.sequence_id = q.sequence_id
        order by e.run desc limit 1) as l on true,
     lateral (select pgdrip.recipient(h.address, c.phone, c.email)) as a(recipient),
-    lateral (select pgdrip.after_span(l.ended_at, q.reentry_after, 'UTC')) as w(allowed_at),
+    -- Of a live run the end is not known: looked at again when it could have ended.
+    lateral (select pgdrip.after_span(
+      case when l.status = 'active' then p_now else l.ended_at end,
+      case when l.status <> 'active' then q.reentry_after
+           when q.reentry_after is not null
+           then greatest(q.reentry_after, interval '1 hour') end, 'UTC')) as w(allowed_at),
     lateral (select exists (
       select from pgdrip.enrollments as e
        where e.contact_id = c.contact_id and e.sequence_id = q.sequence_id
@@ -327,7 +332,7 @@ begin
     from (select i.trigger_id, min(n.allowed_at) as sweep_at
             from unnest(p_triggers) as i(trigger_id)
             left join unnest(v_entries) as n
-                   on n.trigger_id = i.trigger_id and n.obstacle = 'too_soon'
+                   on n.trigger_id = i.trigger_id and n.obstacle in ('live', 'too_soon')
            group by i.trigger_id) as w
    where t.trigger_id = w.trigger_id
      and exists (select from pgdrip.sequences as q

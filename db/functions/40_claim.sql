@@ -279,9 +279,10 @@ declare
   v_epoch bigint := (select c.epoch << 40 from pgdrip.control as c);
 begin
   insert into pgdrip.deliveries
-    (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at)
+    (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at,
+     content_hash)
   select p_now, d.enrollment_id, d.token, 'abandoned', 'lease_expired', d.step, d.attempt,
-         d.sender_id, d.runner, d.due_at
+         d.sender_id, d.runner, d.due_at, d.content_hash
     from pgdrip.due as d
    where d.enrollment_id = any (p_enrollments) and d.token is not null;
 

@@ -94,9 +94,10 @@ create or replace function pgdrip.give_back(
 as $$
 begin
   insert into pgdrip.deliveries
-    (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at, verdict)
+    (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at, verdict,
+     content_hash)
   select p_now, d.enrollment_id, d.token, p_event, p_code, d.step, d.attempt, d.sender_id,
-         d.runner, d.due_at, 'stale'
+         d.runner, d.due_at, 'stale', d.content_hash
     from pgdrip.due as d where d.enrollment_id = any (p_enrollments);
   update pgdrip.due as d
      set token = null, runner = null, lease_until = null, send_by = null, content_hash = null

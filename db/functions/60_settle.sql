@@ -69,11 +69,21 @@ begin
          and x.enrollment_id = r.enrollment_id and x.token = r.token
        order by x.at desc limit 1) as j on true
    where r.event is not null;
+  -- A step that moves by an earlier token voids the later claim on its row.
+  insert into pgdrip.deliveries
+    (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at, verdict,
+     content_hash)
+  select p_now, d.enrollment_id, d.token, 'abandoned', 'superseded', d.step, d.attempt,
+         d.sender_id, d.runner, d.due_at, 'stale', d.content_hash
+    from unnest(p_settlements) as r
+    join pgdrip.due as d
+      on d.enrollment_id = r.enrollment_id and d.token <> r.token
+   where r.move <> 'note' and d.lease_until is not null;
 end
 $$;
 
 comment on function pgdrip.journal(pgdrip.settlement[], timestamptz) is
-  'Private: writes one event per settlement, as the live row stands before it moves';
+  'Private: writes one event per settlement, and one for a claim it voids, as the live row stands before it moves';
 
 create or replace function pgdrip.move_due(p_settlements pgdrip.settlement[])
   returns void
@@ -135,7 +145,7 @@ create or replace function pgdrip.end_enrollments(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_completed bigint[];
+  v_ended bigint[];
 begin
   update pgdrip.enrollments as e
      set last_confirmed_step = case when r.move = 'confirm' then r.step
@@ -152,35 +162,40 @@ begin
    where e.enrollment_id = r.enrollment_id and e.status = 'active'
      and (r.move = 'confirm' and e.last_confirmed_step < r.step or x.status is not null);
 
-  v_completed := array(
+  v_ended := array(
     select r.enrollment_id from unnest(p_settlements) as r
-     where r.move in ('confirm', 'skip') and r.next_step is null);
-  if v_completed = '{}' then
+     where r.move in ('fail', 'exit') or r.move in ('confirm', 'skip') and r.next_step is null);
+  if v_ended = '{}' then
     return;
   end if;
-  -- Of two enrollments by one word that complete at once the second one here sees both ended.
+  -- Of two enrollments by one word that end at once the second one here sees both ended.
   perform from pgdrip.contact_triggers as t
     where t.trigger_id in (select e.trigger_id from pgdrip.enrollments as e
-                            where e.enrollment_id = any (v_completed))
+                            where e.enrollment_id = any (v_ended))
     order by t.trigger_id for update;
+  -- A completed one leaves its word to whoever still runs by it; the last one takes it along.
   delete from pgdrip.contact_triggers as t
-   using pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
-   where e.enrollment_id = any (v_completed) and v.removes_trigger
-     and t.trigger_id = e.trigger_id
+   where t.trigger_id in (select e.trigger_id from pgdrip.enrollments as e
+                           where e.enrollment_id = any (v_ended))
+     and exists (
+       select from pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
+        where e.contact_id = t.contact_id and e.trigger_id = t.trigger_id
+          and e.status = 'completed' and v.removes_trigger)
      and not exists (
        select from pgdrip.enrollments as o
-        where o.contact_id = e.contact_id and o.trigger_id = e.trigger_id
+        where o.contact_id = t.contact_id and o.trigger_id = t.trigger_id
           and o.status = 'active');
   insert into pgdrip.contact_triggers (contact_id, trigger)
   select distinct e.contact_id, v.adds_trigger
     from pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
-   where e.enrollment_id = any (v_completed) and v.adds_trigger is not null
+   where e.enrollment_id = any (v_ended) and e.status = 'completed'
+     and v.adds_trigger is not null
   on conflict do nothing;
 end
 $$;
 
 comment on function pgdrip.end_enrollments(pgdrip.settlement[], timestamptz) is
-  'Private: confirms steps, ends enrollments, and on completion removes and adds trigger words; a word added is enrolled by the next sweep';
+  'Private: confirms steps, ends enrollments, removes and adds the trigger words of completed ones; a word added is enrolled by the next sweep';
 
 create or replace function pgdrip.settle(
   p_settlements pgdrip.settlement[],

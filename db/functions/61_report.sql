@@ -18,7 +18,7 @@ declare
   v_bad text;
 begin
   perform pgdrip.assert_given('p_outcomes', p_outcomes);
-  if array_position(p_outcomes, null) is not null then
+  if exists (select from unnest(p_outcomes) as o where o is null) then
     raise exception 'p_outcomes must not hold NULL'
       using errcode = '22004', hint = 'sent, failed or uncertain.';
   end if;
@@ -193,7 +193,7 @@ begin
   return query
     with given as materialized (
       select distinct on (i.enrollment_id, i.token)
-             i.enrollment_id, i.token, i.provider_id, i.code, i.detail,
+             i.enrollment_id, i.token, i.provider_id, left(i.code, 50) as code, i.detail,
              q.channel, e.version_id, x.class,
              case when i.outcome = 'failed' and x.class is null then 'uncertain'
                   else i.outcome end as outcome

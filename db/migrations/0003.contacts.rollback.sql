@@ -1,1 +1,1 @@
-drop table pgdrip.suppressions, pgdrip.contact_triggers, pgdrip.contacts cascade;
+drop table pgdrip.contact_events, pgdrip.suppressions, pgdrip.contact_triggers, pgdrip.contacts cascade;

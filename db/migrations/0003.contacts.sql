@@ -75,3 +75,22 @@ create table pgdrip.suppressions (
 );
 comment on table pgdrip.suppressions is
   'Addresses that no sequence of any pool may message; e-mails in lower case';
+
+create table pgdrip.contact_events (
+  event_id   bigint generated always as identity,
+  contact_id bigint not null,
+  event      text not null,
+  payload    jsonb not null default '{}',
+  at         timestamptz not null,
+  constraint contact_events_pkey primary key (event_id),
+  constraint contact_events_contact_fkey foreign key (contact_id)
+    references pgdrip.contacts on delete cascade,
+  constraint contact_events_name_visible
+    check (not pgdrip.is_blank(event) and octet_length(event) <= 200),
+  constraint contact_events_payload_is_object
+    check (jsonb_typeof(payload) = 'object' and octet_length(payload::text) <= 16384),
+  constraint contact_events_at_finite check (isfinite(at))
+);
+create index contact_events_contact on pgdrip.contact_events (contact_id, event, at);
+comment on table pgdrip.contact_events is
+  'What happened to a contact outside: purchased, clicked; goals and waiting steps read it';

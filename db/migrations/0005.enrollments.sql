@@ -57,6 +57,7 @@ create table pgdrip.due (
   send_by       timestamptz,
   begun_at      timestamptz,
   content_hash  bytea,
+  variant       smallint,
   awaits        text,
   parked_reason text,
   constraint due_pkey primary key (enrollment_id),
@@ -66,7 +67,7 @@ create table pgdrip.due (
   constraint due_lease_has_send_by check (lease_until is null or send_by <= lease_until),
   constraint due_begun_has_token check (begun_at is null or token is not null),
   constraint due_parked_is_not_leased check (parked_reason is null or lease_until is null),
-  constraint due_awaits_known check (awaits in ('receipt')),
+  constraint due_awaits_known check (awaits in ('receipt', 'event')),
   constraint due_awaiting_is_not_leased check (awaits is null or lease_until is null),
   constraint due_without_sender_is_parked
     check (sender_id is not null or parked_reason is not null),
@@ -84,13 +85,16 @@ create index due_parked on pgdrip.due (parked_reason, enrollment_id)
 comment on table pgdrip.due is
   'The one live step of each active enrollment: due, leased, sending, awaiting or parked';
 comment on column pgdrip.due.due_at is
-  'Not sent before; of an awaiting row the deadline of its confirmation';
+  'Not sent before; of an awaiting row the deadline of what it awaits';
+comment on column pgdrip.due.awaits is
+  'receipt: sent, not confirmed yet; event: confirmed, the next step depends on an event';
 comment on column pgdrip.due.attempt is 'Sends begun of this step';
 comment on column pgdrip.due.never_begun is 'Leases in a row that ran out before the send began';
 comment on column pgdrip.due.token is
   'Fences one claim; kept on an awaiting or uncertain row, so that its report still fits';
 comment on column pgdrip.due.send_by is
   'begin_send refuses after this; bounds what a stalled runner does to the rate';
+comment on column pgdrip.due.variant is 'Which of the step''s variants the claim rendered, from 1';
 comment on column pgdrip.due.content_hash is 'sha256 of what the claim rendered';
 comment on column pgdrip.due.parked_reason is
   'Why nothing happens to it: out of the due index until its cause is gone';

@@ -19,6 +19,7 @@ create table pgdrip.deliveries (
   verdict       text,
   next_due_at   timestamptz,
   content_hash  bytea,
+  variant       smallint,
   constraint deliveries_event_known check (event in (
     'sent', 'failed', 'uncertain', 'abandoned', 'refused', 'resolved', 'skipped')),
   constraint deliveries_failure_has_class check ((event = 'failed') <= (class is not null)),
@@ -36,6 +37,7 @@ comment on column pgdrip.deliveries.token is 'NULL where a step was skipped with
 comment on column pgdrip.deliveries.due_at is 'When the step had been due';
 comment on column pgdrip.deliveries.verdict is 'What the reporter was told';
 comment on column pgdrip.deliveries.next_due_at is 'When the live step was due after this event';
+comment on column pgdrip.deliveries.variant is 'Which of the step''s variants it was, from 1';
 comment on column pgdrip.deliveries.content_hash is 'sha256 of the text as rendered and sent';
 
 create table pgdrip.deliveries_default partition of pgdrip.deliveries default;
