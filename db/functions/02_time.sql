@@ -132,10 +132,11 @@ comment on function pgdrip.spread_open(timestamptz, jsonb, text, bigint) is
   'Like next_open, but waiting rows are spread by their key over the first hour it is open';
 
 create or replace function pgdrip.step_due_at(
-  p_from   timestamptz,
-  p_step   pgdrip.steps,
-  p_window jsonb,
-  p_zone   text
+  p_from     timestamptz,
+  p_step     pgdrip.steps,
+  p_previous integer,
+  p_window   jsonb,
+  p_zone     text
 )
   returns timestamptz
   language plpgsql
@@ -145,7 +146,9 @@ create or replace function pgdrip.step_due_at(
 as $$
 declare
   v_zone text := coalesce(p_zone, 'UTC');
-  v_at   timestamptz := pgdrip.after_span(p_from, p_step.delay, v_zone);
+  v_at   timestamptz := pgdrip.after_span(p_from, coalesce(p_step.delay,
+    make_interval(days => case when p_previous > 0 then p_step.number - p_previous else 0 end)),
+    v_zone);
   v_wall text := coalesce(nullif(p_window ->> 'zone', 'contact'), v_zone);
   v_day  date;
 begin
@@ -163,5 +166,5 @@ begin
 end
 $$;
 
-comment on function pgdrip.step_due_at(timestamptz, pgdrip.steps, jsonb, text) is
-  'When a step is due that starts to wait at p_from: delay, then time of day, then window';
+comment on function pgdrip.step_due_at(timestamptz, pgdrip.steps, integer, jsonb, text) is
+  'When a step is due that starts to wait at p_from, after the step p_previous (0: none): delay, then time of day, then window';

@@ -163,6 +163,28 @@ $$;
 comment on function pgdrip.definition_boolean(jsonb, text, text, boolean) is
   'true or false, or the default where it is missing; MD008';
 
+create or replace function pgdrip.definition_condition(
+  p_object jsonb,
+  p_place  text,
+  p_key    text
+)
+  returns jsonb
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_object -> p_key) <> 'object' or p_object -> p_key @? '$.**{9}' then
+    perform pgdrip.refuse_definition(p_place,
+      format('%s must map attributes to values', p_key), 'As {"city": "KL"}.');
+  end if;
+  return nullif(p_object -> p_key, '{}');
+end
+$$;
+
+comment on function pgdrip.definition_condition(jsonb, text, text) is
+  'Attributes that must all be so; NULL where it is missing or empty; MD008';
+
 create or replace function pgdrip.definition_time(p_object jsonb, p_place text, p_key text)
   returns time
   language plpgsql
@@ -206,7 +228,8 @@ begin
       format('Of: %s.', array_to_string(v_names, ', ')));
   end if;
   if jsonb_typeof(v_holidays) <> 'array' or v_holidays @? '$[*] ? (!(@.type() == "string"))'
-     or v_holidays @? '$[*] ? (!(@ like_regex "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"))'
+     or v_holidays @? '$[*] ? (!(@ like_regex "^20[0-9]{2}-[0-9]{2}-[0-9]{2}$"))'
+     or v_holidays @? '$[*] ? ((@.datetime("YYYY-MM-DD").type() == "date") is unknown)'
      or jsonb_array_length(v_holidays) > 366 then
     perform pgdrip.refuse_definition(p_place, 'holidays must be a list of at most 366 dates',
       'Write them as ''2026-12-25''.');

@@ -61,12 +61,10 @@ $$;
 comment on function pgdrip.assert_spelling(text[], text) is
   'Refuses (MD008) variables that look like a mistyped name, phone or email';
 
-create or replace function pgdrip.read_step(
-  p_step     jsonb,
-  p_place    text,
-  p_previous integer,
-  p_features text[],
-  p_channel  text
+create or replace function pgdrip.read_text(
+  p_text    jsonb,
+  p_place   text,
+  p_channel pgdrip.channels
 )
   returns pgdrip.steps
   language plpgsql
@@ -77,44 +75,110 @@ declare
   v_step pgdrip.steps;
   v_key  text;
 begin
-  perform pgdrip.assert_keys(p_step, p_place, array['day', 'delay', 'at', 'subject', 'body',
-    'html', 'media', 'template', 'max_attempts', 'backoff', 'on_failure', 'on_uncertain',
-    'on_missing', 'expire_after', 'on_expire'], array['day']);
   select k into v_key from unnest(array['subject', 'html', 'media', 'template']) as k
-   where p_step ? k and k <> all (p_features) limit 1;
+   where p_text ? k and k <> all (p_channel.features) limit 1;
   if found then
     perform pgdrip.refuse_definition(p_place,
-      format('channel %s cannot send %s', p_channel, v_key),
-      format('It can send: %s.', array_to_string('body'::text || p_features, ', ')));
+      format('channel %s cannot send %s', p_channel.channel, v_key),
+      format('It can send: %s.', array_to_string('body'::text || p_channel.features, ', ')));
   end if;
-  if p_step @? '$.**{17}' then
+  if p_text @? '$.**{17}' then
     perform pgdrip.refuse_definition(p_place, 'is nested more than 16 levels deep',
       'Not every client could read it.');
   end if;
-  if p_step ->> 'subject' ~ '[[:cntrl:]]' then
+  if p_text ->> 'subject' ~ '[[:cntrl:]]' then
     perform pgdrip.refuse_definition(p_place, 'subject must be one line',
       'Without line breaks and other control characters.');
   end if;
-  if pgdrip.is_blank(p_step ->> 'body') and not p_step ? 'template' then
+  if pgdrip.is_blank(p_text ->> 'body') and not p_text ? 'template' then
     perform pgdrip.refuse_definition(p_place, 'body is missing or blank',
-      'A step needs a body or a template.');
+      'A step needs a body, a template or variants.');
   end if;
+  v_step.body := pgdrip.compile_template(p_text ->> 'body', 'text');
+  v_step.subject := pgdrip.compile_template(p_text ->> 'subject', 'text');
+  v_step.content := pgdrip.step_content(p_text);
+  v_step.required := pgdrip.template_variables(
+    coalesce(v_step.body, '[]') || coalesce(v_step.subject, '[]')
+    || coalesce(v_step.content, '[]'), true);
+  return v_step;
+end
+$$;
+
+comment on function pgdrip.read_text(jsonb, text, pgdrip.channels) is
+  'Private: the text of a step or variant, checked against the channel and compiled; MD008';
+
+create or replace function pgdrip.read_variants(
+  p_step    jsonb,
+  p_place   text,
+  p_channel pgdrip.channels
+)
+  returns pgdrip.steps
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_step pgdrip.steps;
+  v_text pgdrip.steps;
+  v_item jsonb;
+  v_upto integer := 0;
+begin
+  if p_step ?| array['body', 'subject', 'html', 'media', 'template']
+     or jsonb_typeof(p_step -> 'variants') <> 'array'
+     or jsonb_array_length(p_step -> 'variants') not between 2 and 20 then
+    perform pgdrip.refuse_definition(p_place, 'variants must be a list of 2 to 20 texts',
+      'Each has a weight and a body; the step itself then has none.');
+  end if;
+  v_step.variants := '[]';
+  v_step.required := '{}';
+  for v_item in select x from jsonb_array_elements(p_step -> 'variants') as x loop
+    perform pgdrip.assert_keys(v_item, p_place || ', variant',
+      array['weight', 'subject', 'body', 'html', 'media', 'template'], array['weight']);
+    v_upto := v_upto
+      + pgdrip.definition_integer(v_item, p_place || ', variant', 'weight', 1, 1000);
+    v_text := pgdrip.read_text(v_item, p_place || ', variant', p_channel);
+    v_step.variants := v_step.variants || jsonb_build_object('upto', v_upto,
+      'body', v_text.body, 'subject', v_text.subject, 'content', v_text.content);
+    v_step.required := v_step.required || v_text.required;
+  end loop;
+  return v_step;
+end
+$$;
+
+comment on function pgdrip.read_variants(jsonb, text, pgdrip.channels) is
+  'Private: the variants of a step with running sums of their weights; MD008';
+
+create or replace function pgdrip.read_step(
+  p_step     jsonb,
+  p_place    text,
+  p_previous integer,
+  p_channel  pgdrip.channels
+)
+  returns pgdrip.steps
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_step pgdrip.steps;
+  v_wait jsonb := p_step -> 'wait_for';
+begin
+  perform pgdrip.assert_keys(p_step, p_place, array['day', 'delay', 'at', 'subject', 'body',
+    'html', 'media', 'template', 'variants', 'only_if', 'skip_if', 'wait_for', 'max_attempts',
+    'backoff', 'on_failure', 'on_uncertain', 'on_missing', 'expire_after', 'on_expire'],
+    array['day']);
+  v_step := case when p_step ? 'variants' then pgdrip.read_variants(p_step, p_place, p_channel)
+                 else pgdrip.read_text(p_step, p_place, p_channel) end;
   v_step.number := pgdrip.definition_integer(p_step, p_place, 'day', 1, 36500);
   if v_step.number <= p_previous then
     perform pgdrip.refuse_definition(p_place,
       format('day %s follows day %s', v_step.number, p_previous),
       'Step numbers must grow: 1, 3, 6, 9.');
   end if;
-  v_step.delay := pgdrip.definition_span(p_step, p_place, 'delay',
-    case when p_previous = 0 then interval '0'
-         else make_interval(days => v_step.number - p_previous) end);
+  v_step.delay := pgdrip.definition_span(p_step, p_place, 'delay');
   v_step.send_at := pgdrip.definition_time(p_step, p_place, 'at');
-  v_step.body := pgdrip.compile_template(p_step ->> 'body', 'text');
-  v_step.subject := pgdrip.compile_template(p_step ->> 'subject', 'text');
-  v_step.content := pgdrip.step_content(p_step);
-  v_step.required := pgdrip.template_variables(
-    coalesce(v_step.body, '[]') || coalesce(v_step.subject, '[]')
-    || coalesce(v_step.content, '[]'), true);
+  v_step.only_if := pgdrip.definition_condition(p_step, p_place, 'only_if');
+  v_step.skip_if := pgdrip.definition_condition(p_step, p_place, 'skip_if');
   v_step.max_attempts := pgdrip.definition_integer(p_step, p_place, 'max_attempts', 1, 100, 5);
   v_step.backoff := pgdrip.definition_span(p_step, p_place, 'backoff', interval '1 minute');
   v_step.on_failure := pgdrip.definition_word(p_step, p_place, 'on_failure',
@@ -132,11 +196,20 @@ begin
   if v_step.on_missing = 'fail' then
     perform pgdrip.assert_spelling(v_step.required, p_place);
   end if;
+  if v_wait is not null then
+    p_place := p_place || ', wait_for';
+    perform pgdrip.assert_keys(v_wait, p_place, array['event', 'timeout', 'then', 'else'],
+      array['event', 'timeout']);
+    v_step.wait_event := v_wait ->> 'event';
+    v_step.wait_timeout := pgdrip.definition_span(v_wait, p_place, 'timeout');
+    v_step.then_step := pgdrip.definition_integer(v_wait, p_place, 'then', 1, 36500);
+    v_step.else_step := pgdrip.definition_integer(v_wait, p_place, 'else', 1, 36500);
+  end if;
   return v_step;
 end
 $$;
 
-comment on function pgdrip.read_step(jsonb, text, integer, text[], text) is
+comment on function pgdrip.read_step(jsonb, text, integer, pgdrip.channels) is
   'Private: one step of a definition, checked and compiled; MD008';
 
 create or replace function pgdrip.read_steps(p_definition jsonb, p_place text)
@@ -148,7 +221,9 @@ as $$
 declare
   v_channel  pgdrip.channels;
   v_previous integer := 0;
+  v_branch   integer;
   v_step     pgdrip.steps;
+  v_steps    pgdrip.steps[];
   v_item     jsonb;
 begin
   select c.* into v_channel from pgdrip.channels as c
@@ -166,11 +241,18 @@ begin
   end if;
   for v_item in select s from jsonb_array_elements(p_definition -> 'steps') as s loop
     v_step := pgdrip.read_step(v_item,
-      format('%s, step after day %s', p_place, v_previous), v_previous,
-      v_channel.features, v_channel.channel);
+      format('%s, step after day %s', p_place, v_previous), v_previous, v_channel);
     v_previous := v_step.number;
-    return next v_step;
+    v_steps := v_steps || v_step;
   end loop;
+  select b into v_branch from unnest(v_steps) as s, unnest(array[s.then_step, s.else_step]) as b
+   where b <= s.number or b not in (select x.number from unnest(v_steps) as x) limit 1;
+  if found then
+    perform pgdrip.refuse_definition(p_place,
+      format('a branch goes to day %s, which is no later step', v_branch),
+      'then and else only go forward.');
+  end if;
+  return query select s.* from unnest(v_steps) as s;
 end
 $$;
 
@@ -188,8 +270,9 @@ declare
   v_sequence pgdrip.sequences;
 begin
   perform pgdrip.assert_keys(p_definition, v_place, array['name', 'trigger', 'channel', 'pool',
-    'status', 'dry_run', 'in_flight', 'reentry', 'stop_on_reply', 'on_complete', 'window',
-    'steps'], array['name', 'trigger', 'channel', 'steps']);
+    'status', 'dry_run', 'in_flight', 'priority', 'reentry', 'stop_on_reply', 'on_complete',
+    'goal', 'exit_when', 'cap', 'window', 'steps'],
+    array['name', 'trigger', 'channel', 'steps']);
   if octet_length(p_definition ->> 'name') > 200 or p_definition ->> 'name' ~ '[[:cntrl:]]' then
     perform pgdrip.refuse_definition(v_place, 'name is longer than 200 bytes or no plain text',
       'Use a short plain name.');
@@ -209,7 +292,13 @@ begin
     perform pgdrip.refuse_definition(v_place, 'pool must be 1 to 63 bytes of visible text',
       'Leave it out for the pool named default.');
   end if;
-  perform pgdrip.definition_word(p_definition, v_place, 'in_flight', array['pin'], 'pin');
+  v_sequence.in_flight := pgdrip.definition_word(p_definition, v_place, 'in_flight',
+    array['pin', 'follow', 'migrate'], 'pin');
+  if coalesce(p_definition ->> 'priority', '0') !~ '^-?[0-9]{1,3}$' then
+    perform pgdrip.refuse_definition(v_place, 'priority must be a whole number from -999 to 999',
+      'Higher goes first among the due messages of a sender.');
+  end if;
+  v_sequence.priority := coalesce(p_definition ->> 'priority', '0')::integer;
   v_sequence.name    := p_definition ->> 'name';
   v_sequence.trigger := p_definition ->> 'trigger';
   v_sequence.channel := p_definition ->> 'channel';
@@ -232,6 +321,7 @@ as $$
 declare
   v_place   text := format('sequence %s', quote_literal(p_definition ->> 'name'));
   v_end     jsonb := coalesce(p_definition -> 'on_complete', '{}');
+  v_cap     jsonb := p_definition -> 'cap';
   v_version pgdrip.sequence_versions;
 begin
   perform pgdrip.assert_keys(v_end, v_place || ', on_complete',
@@ -240,6 +330,22 @@ begin
     perform pgdrip.refuse_definition(v_place || ', on_complete',
       'add_trigger must be one visible, trimmed word', 'No commas: one word.');
   end if;
+  if v_cap is not null then
+    perform pgdrip.assert_keys(v_cap, v_place || ', cap', array['max', 'per', 'on_cap'],
+      array['max', 'per']);
+    v_version.cap_max := pgdrip.definition_integer(v_cap, v_place || ', cap', 'max', 1, 1000);
+    v_version.cap_per := pgdrip.definition_span(v_cap, v_place || ', cap', 'per');
+    if v_version.cap_per = interval '0' then
+      perform pgdrip.refuse_definition(v_place || ', cap', 'per must not be zero', 'Say ''1 day''.');
+    end if;
+  end if;
+  v_version.on_cap := pgdrip.definition_word(coalesce(v_cap, '{}'), v_place || ', cap', 'on_cap',
+    array['defer', 'skip', 'stop'], 'defer');
+  v_version.goal := p_definition ->> 'goal';
+  if p_definition ? 'goal' and pgdrip.is_blank(v_version.goal) then
+    perform pgdrip.refuse_definition(v_place, 'goal is blank', 'Name the event, as purchased.');
+  end if;
+  v_version.exit_when := pgdrip.definition_condition(p_definition, v_place, 'exit_when');
   v_version.definition      := p_definition - array['status', 'dry_run'];
   v_version.send_window     := pgdrip.definition_window(p_definition -> 'window', v_place || ', window');
   v_version.stop_on_reply   := pgdrip.definition_boolean(p_definition, v_place, 'stop_on_reply', true);
@@ -265,17 +371,22 @@ declare
   v_version bigint;
 begin
   insert into pgdrip.sequence_versions
-    (sequence_id, number, definition, send_window, stop_on_reply, removes_trigger, adds_trigger)
+    (sequence_id, number, definition, send_window, stop_on_reply, removes_trigger, adds_trigger,
+     goal, exit_when, cap_max, cap_per, on_cap)
   values (p_version.sequence_id, p_version.number, p_version.definition, p_version.send_window,
-          p_version.stop_on_reply, p_version.removes_trigger, p_version.adds_trigger)
+          p_version.stop_on_reply, p_version.removes_trigger, p_version.adds_trigger,
+          p_version.goal, p_version.exit_when, p_version.cap_max, p_version.cap_per,
+          p_version.on_cap)
   returning version_id into v_version;
 
   insert into pgdrip.steps
     (version_id, number, next_step, delay, send_at, body, subject, content, required,
-     max_attempts, backoff, on_failure, on_uncertain, on_missing, expire_after, on_expire)
+     max_attempts, backoff, on_failure, on_uncertain, on_missing, expire_after, on_expire,
+     only_if, skip_if, variants, wait_event, wait_timeout, then_step, else_step)
   select v_version, s.number, lead(s.number) over (order by s.number), s.delay, s.send_at,
          s.body, s.subject, s.content, s.required, s.max_attempts, s.backoff, s.on_failure,
-         s.on_uncertain, s.on_missing, s.expire_after, s.on_expire
+         s.on_uncertain, s.on_missing, s.expire_after, s.on_expire, s.only_if, s.skip_if,
+         s.variants, s.wait_event, s.wait_timeout, s.then_step, s.else_step
     from unnest(p_steps) as s;
 
   update pgdrip.sequence_versions as v
@@ -287,6 +398,88 @@ $$;
 
 comment on function pgdrip.publish_version(pgdrip.sequence_versions, pgdrip.steps[]) is
   'Private: stores a version with its chain of steps and returns its id';
+
+create or replace function pgdrip.count_in_flight(
+  p_sequence  bigint,
+  p_in_flight text,
+  p_numbers   integer[]
+)
+  returns pgdrip.publication
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- Who stands beyond the new version's last step cannot move to it at once.
+  select null::text, null::integer, count(*)::integer,
+         count(*) filter (where p_in_flight = 'pin' or x.is_beyond)::integer,
+         count(*) filter (where p_in_flight <> 'pin' and not x.is_beyond)::integer,
+         count(*) filter (where p_in_flight <> 'pin' and d.step <> all (p_numbers))::integer
+    from pgdrip.enrollments as e
+    left join pgdrip.due as d using (enrollment_id),
+         lateral (select p_in_flight = 'migrate'
+                     and d.step > (select max(n) from unnest(p_numbers) as n)) as x(is_beyond)
+   where e.sequence_id = p_sequence and e.status = 'active'
+$$;
+
+comment on function pgdrip.count_in_flight(bigint, text, integer[]) is
+  'Private: how many in flight a publication leaves, moves, or meets on a step number it lacks';
+
+create or replace function pgdrip.move_in_flight(p_limit integer)
+  returns integer
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+  v_now timestamptz;
+begin
+  v_ids := array(
+    select d.enrollment_id
+      from pgdrip.sequences as q
+      join pgdrip.enrollments as e using (sequence_id)
+      join pgdrip.due as d using (enrollment_id)
+     where q.in_flight = 'migrate' and e.status = 'active' and e.version_id <> q.version_id
+       and d.lease_until is null and d.token is null and d.awaits is null
+       and exists (select from pgdrip.steps as n
+                    where n.version_id = q.version_id and n.number >= d.step)
+     order by d.enrollment_id limit p_limit for update of d skip locked);
+  v_now := pgdrip.clock();
+  -- Timed anew from where the old wait began; what is due already is due at once.
+  with moved as (
+    update pgdrip.due as d
+       set step = n.number,
+           due_at = case when d.attempt > 0 then d.due_at else pgdrip.step_due_at(
+             x.since, n, coalesce(e.last_confirmed_step, 0), v.send_window, c.timezone) end
+      from pgdrip.enrollments as e
+      join pgdrip.contacts as c using (contact_id)
+      join pgdrip.sequences as q using (sequence_id)
+      join pgdrip.sequence_versions as v on v.version_id = q.version_id
+     cross join lateral (
+        select s.* from pgdrip.steps as s
+         where s.version_id = q.version_id and s.number >= (
+           select l.step from pgdrip.due as l where l.enrollment_id = e.enrollment_id)
+         order by s.number limit 1) as n
+     cross join lateral (
+        select coalesce(max(j.at), e.enrolled_at) as since from pgdrip.deliveries as j
+         where j.enrollment_id = e.enrollment_id and j.next_due_at is not null
+           and j.verdict in ('advanced', 'late', 'skipped')) as x
+     where e.enrollment_id = any (v_ids) and d.enrollment_id = e.enrollment_id
+    returning d.enrollment_id, d.sender_id, d.due_at, v.version_id
+  ),
+  pinned as (
+    update pgdrip.enrollments as e set version_id = m.version_id
+      from moved as m where e.enrollment_id = m.enrollment_id
+  )
+  insert into pgdrip.wakes (sender_id, due_at)
+  select m.sender_id, least(min(m.due_at), v_now) from moved as m
+   where m.sender_id is not null group by m.sender_id;
+  return cardinality(v_ids);
+end
+$$;
+
+comment on function pgdrip.move_in_flight(integer) is
+  'Private: takes enrollments of migrating sequences to the newest version, those not claimed; returns how many';
 
 create or replace function pgdrip.apply_sequence(p_definition jsonb)
   returns pgdrip.publication
@@ -319,13 +512,9 @@ begin
      where v.version_id = v_old.version_id and v.definition = v_version.definition);
   select coalesce(max(v.number), 0) + (not v_is_same)::integer into v_version.number
     from pgdrip.sequence_versions as v where v.sequence_id = v_old.sequence_id;
-  select count(*) into v_result.in_flight
-    from pgdrip.enrollments as e
-   where e.sequence_id = v_old.sequence_id and e.status = 'active';
-  v_result.version  := v_version.number;
-  v_result.stays    := v_result.in_flight;
-  v_result.moves    := 0;
-  v_result.stranded := 0;
+  v_result := pgdrip.count_in_flight(v_old.sequence_id, v_new.in_flight,
+    array(select s.number from unnest(v_steps) as s));
+  v_result.version := v_version.number;
 
   v_result.outcome := case
     when v_is_same and v_new.status = v_old.status then 'unchanged'
@@ -336,10 +525,13 @@ begin
     return v_result;
   end if;
 
-  insert into pgdrip.sequences as q (name, trigger, pool, channel, reentry_after)
-  values (v_new.name, v_new.trigger, v_new.pool, v_new.channel, v_new.reentry_after)
+  insert into pgdrip.sequences as q
+    (name, trigger, pool, channel, reentry_after, in_flight, priority)
+  values (v_new.name, v_new.trigger, v_new.pool, v_new.channel, v_new.reentry_after,
+          v_new.in_flight, v_new.priority)
   on conflict (name) do update
-    set trigger = excluded.trigger, reentry_after = excluded.reentry_after
+    set trigger = excluded.trigger, reentry_after = excluded.reentry_after,
+        in_flight = excluded.in_flight, priority = excluded.priority
   returning q.sequence_id into v_version.sequence_id;
   if not v_is_same then
     update pgdrip.sequences as q
@@ -351,6 +543,9 @@ begin
     perform pgdrip.sweep_word(v_new.trigger, pgdrip.clock());
   end if;
   perform pgdrip.set_sequence_status(v_new.name, v_new.status, 'its definition says so', false);
+  if v_new.in_flight = 'migrate' then
+    perform pgdrip.move_in_flight(1000);
+  end if;
   perform pgdrip.note(v_result.outcome, v_place, format('version %s', v_result.version));
   return v_result;
 end

@@ -138,7 +138,7 @@ begin
 
   insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)
   select e.enrollment_id, e.sender_id, s.number,
-         pgdrip.step_due_at(coalesce(p_start_at, p_now), s, v.send_window, c.timezone),
+         pgdrip.step_due_at(coalesce(p_start_at, p_now), s, 0, v.send_window, c.timezone),
          case when e.sender_id is null then 'no_sender' end
     from pgdrip.enrollments as e
     join pgdrip.contacts as c using (contact_id)

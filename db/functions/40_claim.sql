@@ -77,6 +77,19 @@ create or replace function pgdrip.lock_due(
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if (select count(distinct q.priority) > 1 from pgdrip.sequences as q) then
+    return array(
+      select d.enrollment_id
+        from unnest(p_senders, p_counts) as s(sender_id, count)
+       cross join lateral (
+         select d.enrollment_id from pgdrip.due as d
+           join pgdrip.enrollments as e using (enrollment_id)
+           join pgdrip.sequences as q using (sequence_id)
+          where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at <= p_now
+            and (d.lease_until is null or d.lease_until <= p_now)
+          order by q.priority desc, d.due_at limit s.count
+            for update of d skip locked) as d);
+  end if;
   return array(
     select d.enrollment_id
       from unnest(p_senders, p_counts) as s(sender_id, count)
@@ -90,7 +103,90 @@ end
 $$;
 
 comment on function pgdrip.lock_due(bigint[], integer[], timestamptz) is
-  'Private: the oldest claimable rows of each sender, locked';
+  'Private: the claimable rows of each sender, locked: by priority where sequences differ in it, then the oldest';
+
+create or replace function pgdrip.is_wanted(p_step pgdrip.steps, p_contact pgdrip.contacts)
+  returns boolean
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_step.only_if is null and p_step.skip_if is null then
+    return true;
+  end if;
+  return coalesce(pgdrip.contact_values(p_contact) @> p_step.only_if, true)
+     and not coalesce(pgdrip.contact_values(p_contact) @> p_step.skip_if, false);
+end
+$$;
+
+comment on function pgdrip.is_wanted(pgdrip.steps, pgdrip.contacts) is
+  'Whether a step''s only_if and skip_if let it go to this contact';
+
+create or replace function pgdrip.cap_free_at(
+  p_contact bigint,
+  p_max     integer,
+  p_per     interval,
+  p_now     timestamptz
+)
+  returns timestamptz
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- What is on its way counts as sent now; of what was sent, the p_max-th newest decides.
+  select s.at + make_interval(secs => extract(epoch from p_per))
+    from (
+      select d.token, p_now as at
+        from pgdrip.enrollments as e join pgdrip.due as d using (enrollment_id)
+       where e.contact_id = p_contact and e.status = 'active' and d.lease_until > p_now
+      union all
+      select j.token, max(coalesce(j.begun_at, j.at))
+        from pgdrip.enrollments as e join pgdrip.deliveries as j using (enrollment_id)
+       where e.contact_id = p_contact and j.event in ('sent', 'uncertain')
+         and j.at > p_now - make_interval(secs => extract(epoch from p_per))
+       group by j.token) as s
+   order by s.at desc offset p_max - 1 limit 1
+$$;
+
+comment on function pgdrip.cap_free_at(bigint, integer, interval, timestamptz) is
+  'When a contact may get one more message under a cap, over all sequences; NULL: now';
+
+create or replace function pgdrip.lock_capped(p_enrollments bigint[])
+  returns bigint[]
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_capped bigint[];
+  v_locked bigint[];
+begin
+  v_capped := array(
+    select e.enrollment_id from pgdrip.enrollments as e
+      join pgdrip.sequence_versions as v using (version_id)
+     where e.enrollment_id = any (p_enrollments) and v.cap_max is not null);
+  if v_capped = '{}' then
+    return p_enrollments;
+  end if;
+  -- Two claims must not both find room for one contact: one row of it at a time.
+  v_locked := array(
+    select c.contact_id from pgdrip.contacts as c
+     where c.contact_id in (select e.contact_id from pgdrip.enrollments as e
+                             where e.enrollment_id = any (v_capped))
+     order by c.contact_id for no key update skip locked);
+  return array(
+    select i from unnest(p_enrollments) as i where i <> all (v_capped)
+    union all
+    select min(e.enrollment_id) from pgdrip.enrollments as e
+     where e.enrollment_id = any (v_capped) and e.contact_id = any (v_locked)
+     group by e.contact_id);
+end
+$$;
+
+comment on function pgdrip.lock_capped(bigint[]) is
+  'Private: without the rows of capped sequences whose contact somebody else holds or that has another row here';
 
 create or replace function pgdrip.triage_due(p_enrollments bigint[], p_now timestamptz)
   returns setof pgdrip.triage
@@ -102,7 +198,8 @@ begin
   return query
     select d.enrollment_id, d.sender_id,
            case
-             when d.awaits is not null then 'unconfirmed'
+             when d.awaits = 'receipt' then 'unconfirmed'
+             when d.awaits = 'event' then 'timed_out'
              when d.begun_at is not null then 'lapsed'
              when d.never_begun >= 19 and d.token is not null then 'never_begun'
              when a.recipient is null then 'no_address'
@@ -113,12 +210,16 @@ begin
              when q.status = 'paused' then 'sequence_paused'
              when s.on_expire <> 'send_late'
               and pgdrip.after_span(d.due_at, s.expire_after, 'UTC') < p_now then 'expired'
+             when v.exit_when is not null and pgdrip.contact_values(c) @> v.exit_when
+               then 'exit_condition'
+             when not pgdrip.is_wanted(s, c) then 'condition'
              when o.until > p_now then 'closed'
              when cardinality(s.required) > 0
               and not pgdrip.has_values(s.required, pgdrip.contact_values(c))
                then 'missing_variable'
+             when r.free_at > p_now then 'capped'
            end,
-           o.until
+           greatest(o.until, r.free_at)
       from pgdrip.due as d
       join pgdrip.enrollments as e using (enrollment_id)
       join pgdrip.sequences as q using (sequence_id)
@@ -129,7 +230,9 @@ begin
            lateral (select pgdrip.recipient(h.address, c.phone, c.email) offset 0) as a(recipient),
            lateral (select case when v.send_window is not null then
              pgdrip.spread_open(p_now, v.send_window, coalesce(c.timezone, 'UTC'),
-                                d.enrollment_id) end offset 0) as o(until)
+                                d.enrollment_id) end offset 0) as o(until),
+           lateral (select case when v.cap_max is not null then
+             pgdrip.cap_free_at(c.contact_id, v.cap_max, v.cap_per, p_now) end offset 0) as r(free_at)
      where d.enrollment_id = any (p_enrollments);
 end
 $$;
@@ -182,7 +285,8 @@ create or replace function pgdrip.triage(p_enrollments bigint[], p_now timestamp
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rows   pgdrip.triage[] := array(select t from pgdrip.triage_due(p_enrollments, p_now) as t);
+  v_free   bigint[] := pgdrip.lock_capped(p_enrollments);
+  v_rows   pgdrip.triage[] := array(select t from pgdrip.triage_due(v_free, p_now) as t);
   v_locked bigint[];
 begin
   if exists (select from unnest(v_rows) as r where r.obstacle is not null) then
@@ -193,7 +297,11 @@ begin
       select pgdrip.triage_settlement(t)
         from pgdrip.triage_due(v_locked, p_now) as t where t.obstacle is not null), p_now);
   end if;
-  return array(select r.enrollment_id from unnest(v_rows) as r where r.obstacle is null);
+  return array(
+    select i.enrollment_id
+      from unnest(p_enrollments) with ordinality as i(enrollment_id, ord)
+      join unnest(v_rows) as r using (enrollment_id)
+     where r.obstacle is null order by i.ord);
 end
 $$;
 
@@ -209,14 +317,17 @@ as $$
 declare
   v_due    pgdrip.due;
   v_step   pgdrip.steps;
-  v_sender pgdrip.senders;
-  v_out    pgdrip.settlement;
+  v_sender  pgdrip.senders;
+  v_version pgdrip.sequence_versions;
+  v_out     pgdrip.settlement;
 begin
   select d.* into v_due from pgdrip.due as d where d.enrollment_id = p_row.enrollment_id;
   select s.* into v_step from pgdrip.steps as s
     join pgdrip.enrollments as e using (version_id)
    where e.enrollment_id = p_row.enrollment_id and s.number = v_due.step;
   select s.* into v_sender from pgdrip.senders as s where s.sender_id = v_due.sender_id;
+  select v.* into v_version from pgdrip.sequence_versions as v
+   where v.version_id = v_step.version_id;
   v_out.enrollment_id := p_row.enrollment_id;
   v_out.token  := v_due.token;
   v_out.code   := p_row.obstacle;
@@ -236,8 +347,19 @@ begin
     when p_row.obstacle = 'closed' then
       v_out.move := 'retry';
       v_out.next_due_at := p_row.until;
-    when p_row.obstacle = 'suppressed' then
+    when p_row.obstacle = 'timed_out' then
+      v_out.event := 'resolved';
+      v_out.move := 'branch';
+    when p_row.obstacle in ('suppressed', 'exit_condition') then
       v_out.move := 'exit';
+    when p_row.obstacle = 'condition' then
+      v_out.event := 'skipped';
+      v_out.move := 'skip';
+    when p_row.obstacle = 'capped' then
+      v_out.move := case v_version.on_cap
+        when 'defer' then 'retry' when 'skip' then 'skip' else 'exit' end;
+      v_out.event := case v_version.on_cap when 'skip' then 'skipped' end;
+      v_out.next_due_at := p_row.until;
     when p_row.obstacle in ('enrollment_paused', 'sequence_paused', 'never_begun') then
       v_out.move := 'park';
     when p_row.obstacle = 'expired' then
@@ -263,6 +385,42 @@ $$;
 
 comment on function pgdrip.triage_settlement(pgdrip.triage) is
   'Private: what becomes of a due row that must not be sent now';
+
+create or replace function pgdrip.step_text(p_step pgdrip.steps, p_enrollment bigint)
+  returns pgdrip.step_text
+  language plpgsql
+  immutable
+  parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_text pgdrip.step_text;
+  v_hash integer;
+  v_item jsonb;
+begin
+  v_text.subject := p_step.subject;
+  v_text.body    := p_step.body;
+  v_text.content := p_step.content;
+  if p_step.variants is not null then
+    -- The same enrollment falls into the same part of the weights at every step.
+    v_hash := get_byte(sha256(int8send(p_enrollment)), 0) * 256
+            + get_byte(sha256(int8send(p_enrollment)), 1);
+    v_text.variant := 1;
+    while v_hash * (p_step.variants -> -1 ->> 'upto')::integer / 65536
+          >= (p_step.variants -> (v_text.variant - 1) ->> 'upto')::integer loop
+      v_text.variant := v_text.variant + 1;
+    end loop;
+    v_item := p_step.variants -> (v_text.variant - 1);
+    v_text.subject := nullif(v_item -> 'subject', 'null');
+    v_text.body    := nullif(v_item -> 'body', 'null');
+    v_text.content := nullif(v_item -> 'content', 'null');
+  end if;
+  return v_text;
+end
+$$;
+
+comment on function pgdrip.step_text(pgdrip.steps, bigint) is
+  'Private: the templates of a step for one enrollment: its own, or those of the variant that a stable hash chooses';
 
 create or replace function pgdrip.lease_due(
   p_enrollments bigint[],
@@ -292,9 +450,9 @@ begin
              n.name as sender,
              n.config || jsonb_strip_nulls(jsonb_build_object('secret', n.secret)) as config,
              pgdrip.recipient(h.address, c.phone, c.email) as recipient,
-             pgdrip.render_template(s.subject, k.vals) as subject,
-             pgdrip.render_template(s.body, k.vals) as body,
-             pgdrip.render_template(s.content, k.vals)::jsonb as content, d.due_at
+             pgdrip.render_template(x.subject, k.vals) as subject,
+             pgdrip.render_template(x.body, k.vals) as body,
+             pgdrip.render_template(x.content, k.vals)::jsonb as content, x.variant, d.due_at
         from pgdrip.due as d
         join pgdrip.enrollments as e using (enrollment_id)
         join pgdrip.sequences as q using (sequence_id)
@@ -302,7 +460,8 @@ begin
         join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
         join pgdrip.contacts as c using (contact_id)
         join pgdrip.senders as n on n.sender_id = d.sender_id,
-             lateral (select pgdrip.contact_values(c) offset 0) as k(vals)
+             lateral (select pgdrip.contact_values(c) offset 0) as k(vals),
+             lateral pgdrip.step_text(s, d.enrollment_id) as x
        where d.enrollment_id = any (p_enrollments)
     ),
     leased as (
@@ -312,7 +471,8 @@ begin
              send_by = p_now + least(p_lease, interval '10 seconds'),
              never_begun = case when d.token is null then d.never_begun
                                 else d.never_begun + 1 end,
-             content_hash = pgdrip.content_hash(r.subject, r.body, r.content)
+             content_hash = pgdrip.content_hash(r.subject, r.body, r.content),
+             variant = r.variant
         from rendered as r
        where d.enrollment_id = r.enrollment_id
       returning d.enrollment_id, d.token, d.send_by, d.lease_until
@@ -404,6 +564,7 @@ declare
   v_senders bigint[];
   v_limited bigint[];
   v_shares  integer[];
+  v_given   integer[];
   v_rows    bigint[];
   v_ready   bigint[];
   v_leased  bigint[];
@@ -429,23 +590,17 @@ begin
 
     v_rows := pgdrip.lock_due(v_senders,
       array(select least(500, x * v_boost) from unnest(v_shares) as x), v_now);
+    v_given := pgdrip.count_by_sender(v_rows, v_senders);
     v_ready := pgdrip.triage(v_rows, v_now);
     v_leased := pgdrip.first_of_each(v_ready, v_senders, v_shares, v_want);
     return query select m.* from pgdrip.lease_due(v_leased, p_runner, p_lease, v_now) as m;
 
-    perform pgdrip.charge_senders(v_limited, array(
-      select count(d.enrollment_id)::integer
-        from unnest(v_limited) with ordinality as l(sender_id, ord)
-        left join pgdrip.due as d
-               on d.enrollment_id = any (v_leased) and d.sender_id = l.sender_id
-       group by l.ord order by l.ord), v_now);
+    perform pgdrip.charge_senders(
+      v_limited, pgdrip.count_by_sender(v_leased, v_limited), v_now);
     -- A sender that gave fewer rows than it was asked for has no more; nor one at its limit.
     v_done := v_done || array(
-      select a.sender_id from unnest(v_senders, v_shares) as a(sender_id, share)
-        left join pgdrip.due as d
-               on d.enrollment_id = any (v_rows) and d.sender_id = a.sender_id
-       group by a.sender_id, a.share
-      having a.share = 0 or count(d.enrollment_id) < least(500, a.share * v_boost));
+      select a.sender_id from unnest(v_senders, v_shares, v_given) as a(sender_id, share, given)
+       where a.share = 0 or a.given < least(500, a.share * v_boost));
     v_want := v_want - cardinality(v_leased);
     v_triaged := v_triaged + cardinality(v_rows) - cardinality(v_ready);
     if cardinality(v_ready) < cardinality(v_rows) then
@@ -457,6 +612,25 @@ $$;
 
 comment on function pgdrip.claim(text, integer, interval, text[]) is
   'Hands up to p_limit due messages to one runner under a lease; the sender''s allowance is spent here; 22004, 22023, 25006, MD003, MD005';
+
+create or replace function pgdrip.count_by_sender(p_enrollments bigint[], p_senders bigint[])
+  returns integer[]
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select count(d.enrollment_id)::integer
+      from unnest(p_senders) with ordinality as s(sender_id, ord)
+      left join pgdrip.due as d
+             on d.enrollment_id = any (p_enrollments) and d.sender_id = s.sender_id
+     group by s.ord order by s.ord);
+end
+$$;
+
+comment on function pgdrip.count_by_sender(bigint[], bigint[]) is
+  'Private: how many of the rows each sender has, in the order of the senders';
 
 create or replace function pgdrip.first_of_each(
   p_enrollments bigint[],
@@ -472,17 +646,18 @@ as $$
 begin
   return array(
     select r.enrollment_id
-      from (select d.enrollment_id, d.sender_id, d.due_at, row_number() over (
-              partition by d.sender_id order by d.due_at, d.enrollment_id) as place
-              from pgdrip.due as d where d.enrollment_id = any (p_enrollments)) as r
+      from (select d.enrollment_id, d.sender_id, i.ord, row_number() over (
+              partition by d.sender_id order by i.ord) as place
+              from unnest(p_enrollments) with ordinality as i(enrollment_id, ord)
+              join pgdrip.due as d using (enrollment_id)) as r
       join unnest(p_senders, p_shares) as s(sender_id, share) using (sender_id)
      where r.place <= s.share
-     order by r.place, r.due_at limit p_limit);
+     order by r.place, r.ord limit p_limit);
 end
 $$;
 
 comment on function pgdrip.first_of_each(bigint[], bigint[], integer[], integer) is
-  'Private: of locked rows the oldest of each sender, up to its share';
+  'Private: of locked rows the first of each sender, up to its share';
 
 create or replace function pgdrip.assert_claim(
   p_runner   text,

@@ -2,8 +2,9 @@
 -- (report, triage, an operator, a receipt) says so by a settlement; settle() journals it
 -- and carries it out. The callers hold the locks of due and enrollments.
 --
--- Moves: confirm (on to the next step, or complete) · skip (the same, unconfirmed) · retry ·
--- await (a receipt) · park · fail · exit · note (the journal only).
+-- Moves: confirm (on to the next step, or complete) · skip (the same, unconfirmed) · branch
+-- (on from a step that awaited an event) · retry · await (a receipt) · park · fail · exit ·
+-- note (the journal only).
 
 create or replace function pgdrip.complete_settlements(
   p_settlements pgdrip.settlement[],
@@ -22,26 +23,76 @@ begin
              r.provider_id,
              coalesce(r.verdict, case
                when r.move = 'skip' then 'skipped'
-               when r.move = 'confirm' and s.next_step is null then 'completed'
-               when r.move = 'confirm' then 'advanced' end),
-             r.move, r.reason, coalesce(r.step, d.step),
-             case when r.move in ('confirm', 'skip') then s.next_step end,
-             case when r.move not in ('confirm', 'skip') then r.next_due_at
-                  when s.next_step is not null
-                    then pgdrip.step_due_at(p_now, n, v.send_window, c.timezone) end
-           )::pgdrip.settlement
+               when r.move in ('confirm', 'branch') then
+                 case when t.step is null then 'completed' else 'advanced' end end),
+             r.move, r.reason, coalesce(r.step, d.step), t.step,
+             case when r.move not in ('confirm', 'skip', 'branch') then r.next_due_at
+                  when t.step = s.number
+                    then pgdrip.after_span(p_now, s.wait_timeout, coalesce(c.timezone, 'UTC'))
+                  when t.step is not null
+                    then pgdrip.step_due_at(p_now, n, s.number, v.send_window, c.timezone) end,
+             t.version_id)::pgdrip.settlement
       from unnest(p_settlements) as r
       left join pgdrip.due as d on d.enrollment_id = r.enrollment_id and r.move <> 'note'
       left join pgdrip.enrollments as e on e.enrollment_id = d.enrollment_id
       left join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
-      left join pgdrip.steps as n on n.version_id = e.version_id and n.number = s.next_step
-      left join pgdrip.sequence_versions as v on v.version_id = e.version_id
-      left join pgdrip.contacts as c on c.contact_id = e.contact_id);
+      left join pgdrip.contacts as c on c.contact_id = e.contact_id
+      left join lateral pgdrip.step_after(e, s, d.begun_at, r.move, r.code)
+             as t(version_id, step) on r.move in ('confirm', 'skip', 'branch')
+      left join pgdrip.steps as n on n.version_id = t.version_id and n.number = t.step
+      left join pgdrip.sequence_versions as v on v.version_id = t.version_id);
 end
 $$;
 
 comment on function pgdrip.complete_settlements(pgdrip.settlement[], timestamptz) is
   'Private: fills in verdict, step, next step and its due time';
+
+create or replace function pgdrip.step_after(
+  p_enrollment pgdrip.enrollments,
+  p_step       pgdrip.steps,
+  p_begun_at   timestamptz,
+  p_move       text,
+  p_code       text
+)
+  returns pgdrip.next_step
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_next   pgdrip.next_step;
+  v_newest bigint;
+begin
+  v_next.version_id := p_enrollment.version_id;
+  v_next.step := p_step.next_step;
+  if p_move = 'branch' and p_code <> 'event' then
+    v_next.step := coalesce(p_step.else_step, p_step.next_step);
+  elsif p_move = 'branch' then
+    v_next.step := coalesce(p_step.then_step, p_step.next_step);
+  elsif p_move = 'confirm' and p_step.wait_event is not null then
+    -- The event may have come between the send and its report.
+    v_next.step := case when exists (
+        select from pgdrip.contact_events as x
+         where x.contact_id = p_enrollment.contact_id and x.event = p_step.wait_event
+           and x.at >= p_begun_at)
+      then coalesce(p_step.then_step, p_step.next_step) else p_step.number end;
+  end if;
+  if v_next.step is distinct from p_step.number then
+    select q.version_id into v_newest from pgdrip.sequences as q
+     where q.sequence_id = p_enrollment.sequence_id and q.in_flight <> 'pin'
+       and q.version_id <> p_enrollment.version_id;
+    if found then
+      v_next.version_id := v_newest;
+      v_next.step := (select min(s.number) from pgdrip.steps as s
+                       where s.version_id = v_newest and s.number > p_step.number);
+    end if;
+  end if;
+  return v_next;
+end
+$$;
+
+comment on function pgdrip.step_after(pgdrip.enrollments, pgdrip.steps, timestamptz, text, text) is
+  'Private: where a step leads: the next one, a branch, itself while it waits for its event, or on in the newest version';
 
 create or replace function pgdrip.journal(p_settlements pgdrip.settlement[], p_now timestamptz)
   returns void
@@ -50,16 +101,19 @@ create or replace function pgdrip.journal(p_settlements pgdrip.settlement[], p_n
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- A token that is on its row no longer has its story in the journal.
+  -- A token that is on its row no longer has its story in the journal. The due_at of a
+  -- row that awaits a receipt is a deadline, not when its step had been due.
   insert into pgdrip.deliveries
     (at, enrollment_id, token, event, step, attempt, sender_id, runner, due_at, begun_at,
-     code, class, detail, provider_id, verdict, next_due_at, content_hash)
-  select p_now, r.enrollment_id, r.token, r.event, coalesce(r.step, j.step),
+     code, class, detail, provider_id, verdict, next_due_at, content_hash, variant)
+  select p_now, r.enrollment_id, r.token, r.event, coalesce(r.step, j.step, d.step),
          coalesce(j.attempt, d.attempt + (d.begun_at is null and d.lease_until is not null)::integer),
          coalesce(j.sender_id, d.sender_id), coalesce(j.runner, d.runner),
-         coalesce(j.due_at, d.due_at), coalesce(j.begun_at, d.begun_at),
+         coalesce(j.due_at, case when d.awaits is null
+           and d.parked_reason is distinct from 'unconfirmed' then d.due_at end),
+         coalesce(j.begun_at, d.begun_at),
          r.code, r.class, r.detail, r.provider_id, r.verdict, r.next_due_at,
-         coalesce(j.content_hash, d.content_hash)
+         coalesce(j.content_hash, d.content_hash), coalesce(j.variant, d.variant)
     from unnest(p_settlements) as r
     left join pgdrip.due as d
            on d.enrollment_id = r.enrollment_id and d.token is not distinct from r.token
@@ -116,19 +170,23 @@ begin
          runner        = case when k.is_kept then d.runner end,
          begun_at      = case when k.is_kept then d.begun_at end,
          content_hash  = case when k.is_kept then d.content_hash end,
+         variant       = case when k.is_kept then d.variant end,
          lease_until   = null,
          send_by       = null,
-         awaits        = case when r.move = 'await' then 'receipt' end,
+         awaits        = case when r.move = 'await' then 'receipt'
+                              when r.next_step = r.step then 'event' end,
          parked_reason = case when r.move = 'park' then r.reason end
     from unnest(p_settlements) as r,
-         lateral (select r.move = 'await' or r.move = 'park' and r.reason = 'uncertain') as k(is_kept)
+         lateral (select r.move = 'await' or r.move = 'park'
+                         and r.reason in ('uncertain', 'unconfirmed')) as k(is_kept)
    where d.enrollment_id = r.enrollment_id
      and (r.move in ('retry', 'await', 'park') or r.next_step is not null);
 
   delete from pgdrip.due as d
    using unnest(p_settlements) as r
    where d.enrollment_id = r.enrollment_id
-     and (r.move in ('fail', 'exit') or r.move in ('confirm', 'skip') and r.next_step is null);
+     and (r.move in ('fail', 'exit')
+          or r.move in ('confirm', 'skip', 'branch') and r.next_step is null);
 end
 $$;
 
@@ -150,6 +208,7 @@ begin
   update pgdrip.enrollments as e
      set last_confirmed_step = case when r.move = 'confirm' then r.step
                                     else e.last_confirmed_step end,
+         version_id = coalesce(r.next_version, e.version_id),
          status     = coalesce(x.status, e.status),
          ended_at   = case when x.status is not null then p_now end,
          end_reason = case when x.status = 'completed' then 'completed'
@@ -158,13 +217,16 @@ begin
          lateral (select case
            when r.move = 'fail' then 'failed'
            when r.move = 'exit' then 'exited'
-           when r.next_step is null and r.move in ('confirm', 'skip') then 'completed' end) as x(status)
+           when r.next_step is null and r.move in ('confirm', 'skip', 'branch')
+             then 'completed' end) as x(status)
    where e.enrollment_id = r.enrollment_id and e.status = 'active'
-     and (r.move = 'confirm' and e.last_confirmed_step < r.step or x.status is not null);
+     and (r.move = 'confirm' and e.last_confirmed_step < r.step or x.status is not null
+          or r.next_version <> e.version_id);
 
   v_ended := array(
     select r.enrollment_id from unnest(p_settlements) as r
-     where r.move in ('fail', 'exit') or r.move in ('confirm', 'skip') and r.next_step is null);
+     where r.move in ('fail', 'exit')
+        or r.move in ('confirm', 'skip', 'branch') and r.next_step is null);
   if v_ended = '{}' then
     return;
   end if;

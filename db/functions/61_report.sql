@@ -208,13 +208,15 @@ begin
     )
     select g.enrollment_id, g.token, v.event, g.code, g.class, g.detail,
            case when v.event = 'sent' then g.provider_id end, v.verdict, v.move,
-           coalesce(v.reason, g.code, g.class), null::integer, null::integer, v.next_due_at
+           coalesce(v.reason, g.code, g.class), null::integer, null::integer, v.next_due_at,
+           null::bigint
       from given as g
       left join pgdrip.due as d using (enrollment_id)
       left join pgdrip.steps as s on s.version_id = g.version_id and s.number = d.step
       left join pgdrip.senders as n on n.sender_id = d.sender_id
      cross join pgdrip.control as c
      cross join lateral (select d.token = g.token and d.awaits is null
+                                and d.parked_reason is distinct from 'unconfirmed'
                                 and g.token >> 40 = c.epoch) as f(fits)
      cross join lateral (
        select w.* from pgdrip.judge_current(d, s, n, g.outcome, g.class, p_now) as w

@@ -77,7 +77,7 @@ begin
   end if;
   perform from pgdrip.settle(array(
     select row(d.enrollment_id, d.token, 'resolved', x.code, null, null, p_provider_id, null,
-               x.move, x.code, null, null, null)::pgdrip.settlement
+               x.move, x.code, null, null, null, null)::pgdrip.settlement
       from pgdrip.provider_refs as r
       join pgdrip.due as d using (enrollment_id, token),
            lateral (select
@@ -132,3 +132,70 @@ $$;
 
 comment on function pgdrip.record_reply(text, text, text, timestamptz) is
   'Ends what is in flight to an address on that channel, where the sequence stops on reply; STOP and its like, as the whole message, suppress; 22004, 22023';
+
+create or replace function pgdrip.record_event(
+  p_contact bigint,
+  p_event   text,
+  p_payload jsonb default '{}',
+  p_at      timestamptz default null
+)
+  returns integer
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz;
+  v_goals bigint[];
+  v_waits bigint[];
+begin
+  perform pgdrip.assert_given('p_event', p_event);
+  perform pgdrip.assert_given('p_payload', p_payload);
+  perform pgdrip.assert_time('p_at', p_at);
+  if pgdrip.is_blank(p_event) or octet_length(p_event) > 200 then
+    raise exception 'p_event must be 1 to 200 bytes of visible text'
+      using errcode = '22023', hint = 'The word that goals and waiting steps name.';
+  end if;
+  perform pgdrip.lock_contact(p_contact);
+  v_now := pgdrip.clock();
+  insert into pgdrip.contact_events (contact_id, event, payload, at)
+  values (p_contact, p_event, p_payload, coalesce(p_at, v_now));
+  v_goals := pgdrip.exit_all(array(
+    select e.enrollment_id from pgdrip.enrollments as e
+      join pgdrip.sequence_versions as v using (version_id)
+     where e.contact_id = p_contact and e.status = 'active' and v.goal = p_event), 'goal');
+  v_waits := pgdrip.branch_all(array(
+    select d.enrollment_id from pgdrip.due as d
+      join pgdrip.enrollments as e using (enrollment_id)
+      join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
+     where e.contact_id = p_contact and d.awaits = 'event' and s.wait_event = p_event));
+  return cardinality(v_goals) + cardinality(v_waits);
+end
+$$;
+
+comment on function pgdrip.record_event(bigint, text, jsonb, timestamptz) is
+  'Stores what happened to a contact; ends enrollments with that goal and moves steps that wait for it; returns how many; 22004, 22023, 23514, MD001';
+
+create or replace function pgdrip.branch_all(p_enrollments bigint[])
+  returns bigint[]
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from pgdrip.due as d where d.enrollment_id = any (p_enrollments)
+    order by d.enrollment_id for update;
+  perform from pgdrip.enrollments as e where e.enrollment_id = any (p_enrollments)
+    order by e.enrollment_id for update;
+  return array(
+    select s.enrollment_id from pgdrip.settle(array(
+      select row(d.enrollment_id, null, 'resolved', 'event', null, null, null, null,
+                 'branch', null, null, null, null, null)::pgdrip.settlement
+        from pgdrip.due as d
+       where d.enrollment_id = any (p_enrollments) and d.awaits = 'event'
+       order by d.enrollment_id), pgdrip.clock()) as s);
+end
+$$;
+
+comment on function pgdrip.branch_all(bigint[]) is
+  'Private: steps that await an event go on by their then branch';

@@ -74,7 +74,7 @@ begin
     row(v_due.enrollment_id, p_token, 'resolved', p_outcome, null, null, null,
         case p_outcome when 'not_sent' then 'retry' end,
         case p_outcome when 'not_sent' then 'retry' else 'confirm' end, null, null, null,
-        case p_outcome when 'not_sent' then v_due.due_at end)::pgdrip.settlement],
+        case p_outcome when 'not_sent' then v_due.due_at end, null)::pgdrip.settlement],
     pgdrip.clock()) as s;
   perform pgdrip.note('resolve', format('token %s', p_token), p_outcome);
   return v_verdict;
@@ -83,6 +83,52 @@ $$;
 
 comment on function pgdrip.resolve_uncertain(bigint, text) is
   'Settles a parked uncertain delivery as sent or not_sent; returns advanced, completed or retry; 22004, 22023, MD001, MD003';
+
+create or replace function pgdrip.retry_failed(p_enrollment bigint, p_reason text)
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old  pgdrip.enrollments;
+  v_step integer;
+  v_now  timestamptz;
+begin
+  perform pgdrip.assert_reason(p_reason);
+  perform pgdrip.assert_enrollment(p_enrollment);
+  perform pgdrip.lock_contact((select e.contact_id from pgdrip.enrollments as e
+                                where e.enrollment_id = p_enrollment));
+  select e.* into v_old from pgdrip.enrollments as e
+   where e.enrollment_id = p_enrollment for update;
+  v_now := pgdrip.clock();
+  if v_old.status = 'active' then
+    return false;
+  elsif v_old.status <> 'failed' then
+    raise exception 'enrollment % is %, not failed', p_enrollment, v_old.status
+      using errcode = 'MD003', hint = 'Only what failed can be tried again.';
+  elsif exists (select from pgdrip.enrollments as e
+                 where e.contact_id = v_old.contact_id and e.sequence_id = v_old.sequence_id
+                   and e.run > v_old.run) then
+    raise exception 'enrollment % has a later run', p_enrollment
+      using errcode = 'MD003', hint = 'That run goes on in its place.';
+  end if;
+  select j.step into v_step from pgdrip.deliveries as j
+   where j.enrollment_id = p_enrollment order by j.at desc, j.step desc limit 1;
+  update pgdrip.enrollments as e set status = 'active', ended_at = null, end_reason = null
+   where e.enrollment_id = p_enrollment;
+  insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)
+  values (p_enrollment, v_old.sender_id, v_step, v_now,
+          case when v_old.sender_id is null then 'no_sender' end);
+  insert into pgdrip.wakes (sender_id, due_at)
+  select v_old.sender_id, v_now where v_old.sender_id is not null;
+  perform pgdrip.note('retry', format('enrollment %s', p_enrollment), p_reason);
+  return true;
+end
+$$;
+
+comment on function pgdrip.retry_failed(bigint, text) is
+  'Makes a failed enrollment due again at the step that failed, with all its attempts; false: it is active; 22004, 22023, MD001, MD003';
 
 create or replace function pgdrip.unlock(p_reason text)
   returns boolean
@@ -125,25 +171,27 @@ as $$
 declare
   v_window interval := (select c.loss_window from pgdrip.control as c);
   v_old    bigint := (select (c.epoch - 1) << 40 from pgdrip.control as c);
+  v_ids    bigint[];
 begin
-  perform from pgdrip.settle(array(
-    select row(d.enrollment_id, coalesce(d.token, v_old | nextval('pgdrip.token_seq')),
-               'uncertain', 'restored', null, 'the database was restored or failed over',
-               null, 'parked', 'park', 'uncertain', null, null, null)::pgdrip.settlement
-      from (select d.*, s.rate_per_hour, row_number() over (
+  v_ids := array(
+    select d.enrollment_id
+      from (select d.enrollment_id, d.token, s.rate_per_hour, s.burst, row_number() over (
                      partition by d.sender_id order by d.due_at, d.enrollment_id) as place
               from pgdrip.due as d join pgdrip.senders as s using (sender_id)
              where d.parked_reason is null and d.awaits is null
                and (d.token is not null or d.due_at <= p_now)) as d
      where d.token is not null
-        or d.place <= coalesce(1 + ceil(d.rate_per_hour * extract(epoch from v_window) / 3600),
-                               1000000)
+        or d.place <= coalesce(
+             d.burst + ceil(d.rate_per_hour * extract(epoch from v_window) / 3600), 1000000));
+  -- Sent by a claim that is forgotten: a token of the old epoch, to resolve it by.
+  update pgdrip.due as d set token = v_old | nextval('pgdrip.token_seq')
+   where d.enrollment_id = any (v_ids) and d.token is null;
+  perform from pgdrip.settle(array(
+    select row(d.enrollment_id, d.token, 'uncertain', 'restored', null,
+               'the database was restored or failed over', null, 'parked', 'park', 'uncertain',
+               null, null, null, null)::pgdrip.settlement
+      from pgdrip.due as d where d.enrollment_id = any (v_ids)
      order by d.enrollment_id), p_now);
-  -- The rows of the settlement carry their tokens, so that resolve_uncertain() finds them.
-  update pgdrip.due as d set token = j.token
-    from pgdrip.deliveries as j
-   where d.parked_reason = 'uncertain' and d.token is null and j.at = p_now
-     and j.enrollment_id = d.enrollment_id and j.code = 'restored';
 end
 $$;
 

@@ -135,6 +135,7 @@ begin
         from pgdrip.control as c) then
     perform pgdrip.maintain();
   end if;
+  perform pgdrip.move_in_flight(1000);
   return pgdrip.enroll_waiting(1000);
 end
 $$;

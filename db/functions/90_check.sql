@@ -31,7 +31,8 @@ as $$
   select 'STEP_ORDER', d.enrollment_id,
          format('step %s is live, step %s is confirmed', d.step, e.last_confirmed_step)
     from pgdrip.due as d join pgdrip.enrollments as e using (enrollment_id)
-   where d.step <= e.last_confirmed_step
+   where d.step < e.last_confirmed_step
+      or d.step = e.last_confirmed_step and d.awaits is distinct from 'event'
   union all
   select 'STEP_ORDER', d.enrollment_id, format('its version has no step %s', d.step)
     from pgdrip.due as d
@@ -90,7 +91,8 @@ as $$
       on j.enrollment_id = e.enrollment_id and j.step = e.last_confirmed_step
      and j.verdict in ('advanced', 'late') and j.next_due_at is not null
    where d.awaits is null and s.number > j.step
-     and d.due_at < pgdrip.after_span(j.at, s.delay, coalesce(c.timezone, 'UTC'))
+     and d.due_at < pgdrip.after_span(j.at, coalesce(s.delay,
+           make_interval(days => s.number - j.step)), coalesce(c.timezone, 'UTC'))
   union all
   select 'CONTENT_HASH', j.enrollment_id, format('step %s was sent without a hash', j.step)
     from pgdrip.deliveries as j where j.event = 'sent' and j.content_hash is null

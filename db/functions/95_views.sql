@@ -4,6 +4,7 @@ create or replace view pgdrip.sequence_progress as
   select q.name as sequence, e.contact_id,
          pgdrip.recipient(h.address, c.phone, c.email) as recipient, s.number as step,
          case
+           when d.awaits = 'event' then 'completed'
            when d.enrollment_id is not null then 'active'
            when j.confirmed_at is not null then 'completed'
            when j.is_skipped then 'skipped'
@@ -11,7 +12,7 @@ create or replace view pgdrip.sequence_progress as
            when e.status = 'active' and s.number > p.step then 'upcoming'
            else 'skipped' end as step_status,
          case
-           when r.receipt in ('delivered', 'read') then r.receipt
+           when r.receipt <> 'sent' then r.receipt
            when d.parked_reason = 'uncertain' then 'uncertain'
            when d.awaits is not null then 'sent'
            when d.lease_until > k.now and d.begun_at is not null then 'sending'
@@ -22,11 +23,13 @@ create or replace view pgdrip.sequence_progress as
            when j.is_uncertain then 'uncertain'
            when j.is_failed then 'failed'
            else 'none' end as message_status,
-         coalesce(d.due_at, j.due_at) as due_at, j.sent_at, j.confirmed_at as completed_at,
+         coalesce(case when d.awaits is null and d.parked_reason is distinct from 'unconfirmed'
+                       then d.due_at end, j.due_at) as due_at, j.sent_at, j.confirmed_at as completed_at,
          coalesce(d.attempt, j.attempts, 0) as attempts, j.error_class, j.error_detail,
          case
            when r.receipt = 'read' then 'Read'
            when r.receipt = 'delivered' then 'Delivered'
+           when r.receipt = 'failed' then 'Failed'
            when j.sent_at is not null or d.awaits is not null then 'Sent'
            when d.parked_reason in ('uncertain', 'unconfirmed')
              or d.enrollment_id is null and j.is_uncertain then 'Uncertain'
@@ -56,12 +59,13 @@ create or replace view pgdrip.sequence_progress as
              min(x.at) filter (where x.event in ('sent', 'resolved')
                and x.verdict in ('advanced', 'completed', 'late')) as confirmed_at,
              bool_or(x.verdict = 'skipped') as is_skipped,
-             bool_or(x.event = 'failed') as is_failed,
+             bool_or(x.event = 'failed' or x.code = 'not_delivered') as is_failed,
              bool_or(x.event = 'uncertain') as is_uncertain,
              max(x.attempt) as attempts, max(x.due_at) as due_at,
              (array_agg(x.class order by x.at desc) filter (where x.event = 'failed'))[1] as error_class,
              (array_agg(coalesce(x.detail, x.code) order by x.at desc)
-                filter (where x.event in ('failed', 'uncertain')))[1] as error_detail
+                filter (where x.event in ('failed', 'uncertain') or x.code = 'not_delivered')
+             )[1] as error_detail
         from pgdrip.deliveries as x
        where x.enrollment_id = e.enrollment_id and x.step = s.number) as j on true
     left join lateral (
@@ -145,7 +149,7 @@ create or replace view pgdrip.failures as
   select j.at, q.name as sequence, e.contact_id,
          pgdrip.recipient(h.address, c.phone, c.email) as recipient, j.step, j.attempt,
          s.name as sender, j.class, j.code, j.detail, j.verdict,
-         j.event = 'uncertain' and j.code is not null as is_unclassified,
+         j.event = 'uncertain' as is_unclassified,
          j.enrollment_id, j.token
     from pgdrip.deliveries as j
     join pgdrip.enrollments as e using (enrollment_id)
@@ -153,7 +157,8 @@ create or replace view pgdrip.failures as
     join pgdrip.channels as h on h.channel = q.channel
     join pgdrip.contacts as c using (contact_id)
     left join pgdrip.senders as s on s.sender_id = j.sender_id
-   where j.event = 'failed' or j.event = 'uncertain' and j.code is not null;
+   where j.event = 'failed'
+      or j.event = 'uncertain' and j.code not in ('lapsed', 'exited', 'restored');
 
 comment on view pgdrip.failures is
   'Every failure with its class and detail; is_unclassified: its code needs an error rule';

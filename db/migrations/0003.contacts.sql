@@ -94,3 +94,5 @@ create table pgdrip.contact_events (
 create index contact_events_contact on pgdrip.contact_events (contact_id, event, at);
 comment on table pgdrip.contact_events is
   'What happened to a contact outside: purchased, clicked; goals and waiting steps read it';
+comment on column pgdrip.contact_events.payload is
+  'What the teller added to the event, at most 16 kB';

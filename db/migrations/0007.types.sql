@@ -42,7 +42,8 @@ create type pgdrip.settlement as (
   reason        text,
   step          integer,
   next_step     integer,
-  next_due_at   timestamptz
+  next_due_at   timestamptz,
+  next_version  bigint
 );
 comment on type pgdrip.settlement is
   'Private: what is to become of one live step; settle() carries it out';
@@ -68,6 +69,29 @@ create type pgdrip.triage as (
 );
 comment on type pgdrip.triage is
   'Private: what keeps a due row from being handed out; obstacle NULL: nothing';
+
+create type pgdrip.next_step as (
+  version_id bigint,
+  step       integer
+);
+comment on type pgdrip.next_step is 'Private: where a step leads; step NULL: to the end';
+
+create type pgdrip.step_text as (
+  subject jsonb,
+  body    jsonb,
+  content jsonb,
+  variant smallint
+);
+comment on type pgdrip.step_text is 'Private: compiled templates and which variant they are';
+
+create type pgdrip.simulation as (
+  step    integer,
+  due_at  timestamptz,
+  send_at timestamptz,
+  body    text
+);
+comment on type pgdrip.simulation is
+  'One step as simulate() foresees it; send_at NULL: it would be skipped';
 
 create type pgdrip.publication as (
   outcome   text,

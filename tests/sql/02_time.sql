@@ -97,7 +97,7 @@ begin
     ) as d(at, since, until, more, zone, open, fact);
 
   -- A step
-  return query select is(pgdrip.step_due_at(d.at::timestamptz, pg_temp.step(d.delay::interval, d.send_at::time),
+  return query select is(pgdrip.step_due_at(d.at::timestamptz, pg_temp.step(d.delay::interval, d.send_at::time), 0,
                                     pg_temp.hours(d.since, d.until, d.more::jsonb), d.zone),
                  d.due::timestamptz, format('%s: %s', p_zone, d.fact))
     from (values
@@ -111,7 +111,7 @@ begin
       ('2026-03-07 17:00+00', '12 hours', '02:30', '00:00', '24:00', '{}', 'America/New_York', '2026-03-08 07:00+00', 'a time of day in the gap is the moment after it'),
       ('2026-10-31 17:00+00', '12 hours', '01:30', '00:00', '24:00', '{}', 'America/New_York', '2026-11-01 05:30+00', 'a time of day in the overlap is the first')
     ) as d(at, delay, send_at, since, until, more, zone, due, fact);
-  return query select is(pgdrip.step_due_at('2026-01-05 01:00+00'::timestamptz, pg_temp.step('36 hours'), null, 'Asia/Kuala_Lumpur'),
+  return query select is(pgdrip.step_due_at('2026-01-05 01:00+00'::timestamptz, pg_temp.step('36 hours'), 0, null, 'Asia/Kuala_Lumpur'),
                  '2026-01-06 13:00+00', p_zone || ': without a window nothing is snapped');
 end $$;
 
@@ -124,9 +124,14 @@ set local intervalstyle = 'postgres';
 -- The steps of the old system: 12, 24 and 36 hours are three different times
 
 select is(array(select pgdrip.step_due_at('2026-01-05 09:00+00', pg_temp.step(h * interval '1 hour'),
-                                          null, 'Asia/Kuala_Lumpur') from unnest(array[12, 24, 36]) as h),
+                                          1, null, 'Asia/Kuala_Lumpur') from unnest(array[12, 24, 36]) as h),
           array['2026-01-05 21:00+00', '2026-01-06 09:00+00', '2026-01-06 21:00+00']::timestamptz[],
           'steps 12, 24 and 36 hours later are due 12, 24 and 36 hours later');
+
+select is(array(select pgdrip.step_due_at('2026-03-07 17:00+00', jsonb_populate_record(pg_temp.step(null), '{"number": 3}'),
+                                          previous, null, 'America/New_York') from unnest(array[0, 1, 2]) as previous),
+          array['2026-03-07 17:00+00', '2026-03-09 16:00+00', '2026-03-08 16:00+00']::timestamptz[],
+          'without a delay the difference of the day numbers counts, and none for the first step');
 
 -- Windows at their worst
 

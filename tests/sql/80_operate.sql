@@ -21,7 +21,7 @@ create function pg_temp.tell(p_enrollment bigint, p_token bigint, p_outcome text
   select r.verdict from pgdrip.report(array[p_enrollment], array[p_token], array[p_outcome]) as r
 $$;
 
-select pgdrip.apply_sender('{"name": "device-0001", "channel": "webhook", "rate_per_hour": 8, "burst": 8}');
+select pgdrip.apply_sender('{"name": "device-0001", "channel": "webhook", "rate_per_hour": 8, "burst": 4}');
 select pgdrip.apply_sequence('{"name": "WARM Sequence", "trigger": "WARM", "channel": "webhook",
   "status": "active", "steps": [{"day": 1, "body": "One"}, {"day": 3, "body": "Three"}]}');
 select pg_temp.lead(1);
@@ -112,8 +112,8 @@ select is(c.epoch, b.epoch + 1, 'its epoch is raised') from pgdrip.control as c,
 select is((select count(*) from pgdrip.due where lease_until is not null), 0::bigint, 'every lease is cleared');
 select is((select count(*) from pgdrip.due as d join leased using (enrollment_id)
             where d.parked_reason = 'uncertain'), 3::bigint, 'what was leased or begun is uncertain');
--- 8 per hour, 15 minutes: 1 + 2 could have gone out; three rows were leased.
-select is((select count(*) from pgdrip.due where parked_reason = 'uncertain'), 3::bigint,
+-- A burst of 4 and 8 per hour for 15 minutes: 6 could have gone out.
+select is((select count(*) from pgdrip.due where parked_reason = 'uncertain'), 6::bigint,
   'and per sender the oldest that it could have sent in the loss window');
 select ok(d.parked_reason is null and d.due_at = b.due_at, 'what is not due yet stays as it is')
   from pgdrip.due as d join beside as b using (enrollment_id);
@@ -138,9 +138,9 @@ select pgdrip.set_clock(pgdrip.clock() + interval '1 day');
 select pg_temp.lead(n) from generate_series(31, 60) as n;
 update pgdrip.control set database_oid = 1;
 select pgdrip.unlock('restored from a dump');
-select is((select count(*) from pgdrip.due where parked_reason = 'uncertain'), 3::bigint,
+select is((select count(*) from pgdrip.due where parked_reason = 'uncertain'), 6::bigint,
   'of overdue rows only as many as the sender could have sent are uncertain');
-select is((select count(*) from pgdrip.uncertain_deliveries where token is not null), 3::bigint,
+select is((select count(*) from pgdrip.uncertain_deliveries where token is not null), 6::bigint,
   'they have tokens, though nobody remembers a claim');
 select is(pgdrip.resolve_uncertain(token, 'not_sent'), 'retry', 'and are resolved by them')
   from pgdrip.uncertain_deliveries;

@@ -117,7 +117,7 @@ select is(pg_temp.found($$select pg_temp.begun('2026-01-05 11:30+00', 100, 80, '
   'eighty sends in an hour are right');
 select is(pg_temp.found($$select pg_temp.begun('2026-01-05 11:30+00', 100, 81, '44 seconds')$$),
   'RATE_AT_CLAIM', 'eighty-one in a rolling hour are seen');
-select is(pg_temp.found($$select pg_temp.begun(t, 100 + 80 * i, 80, '45 seconds') from unnest(array[
+select is(pg_temp.found($$select pg_temp.begun(t, 100 + 80 * i::integer, 80, '45 seconds') from unnest(array[
     timestamptz '2026-01-06 10:00+00', '2026-01-06 11:00+00', '2026-01-06 12:00+00', '2026-01-06 13:00+00',
     '2026-01-06 14:00+00', '2026-01-06 15:00+00', '2026-01-06 16:00+00', '2026-01-06 17:00+00',
     '2026-01-06 18:00+00', '2026-01-07 09:00+00']) with ordinality as u(t, i)$$), null,
