@@ -200,31 +200,40 @@ as $$
     select i.ord, (i.item ->> 'line')::integer as line,
            i.item ->> 'phone' as phone, lower(i.item ->> 'email') as email, i.item
       from jsonb_array_elements(p_contacts) with ordinality as i(item, ord)
+  ),
+  judged as (
+    select i.ord, i.line, i.phone, i.email, coalesce(p.contact_id, m.contact_id) as contact_id,
+           coalesce(
+      pgdrip.contact_problem(
+        i.phone, i.item ->> 'email', i.item ->> 'name', i.item ->> 'timezone'),
+      case
+        when p.contact_id <> m.contact_id
+          then format('phone and email belong to two contacts, %s and %s',
+                      p.contact_id, m.contact_id)
+        when i.item ->> 'sender' is not null and s.sender_id is null
+          then format('no sender is named %s', quote_literal(i.item ->> 'sender'))
+        when jsonb_typeof(i.item -> 'attributes') <> 'object' then 'attributes are no object'
+        when octet_length((coalesce(p.attributes, m.attributes, '{}')
+                           || coalesce(i.item -> 'attributes', '{}'))::text) > 16384
+          or i.item -> 'attributes' @? '$.**{9}' then 'attributes exceed 16 kB or 8 levels'
+        when jsonb_typeof(i.item -> 'triggers') <> 'array' then 'triggers are no list'
+        when exists (select from jsonb_array_elements_text(i.item -> 'triggers') as t(word)
+                      where not pgdrip.is_word(t.word))
+          then 'a trigger is blank, not trimmed or has a comma'
+      end) as reason
+      from items as i
+      left join pgdrip.contacts as p on p.pool = p_pool and p.phone = i.phone
+      left join pgdrip.contacts as m on m.pool = p_pool and lower(m.email) = i.email
+      left join pgdrip.senders as s on s.name = i.item ->> 'sender'
   )
-  select i.line, coalesce(p.contact_id, m.contact_id), coalesce(
-    pgdrip.contact_problem(i.phone, i.item ->> 'email', i.item ->> 'name', i.item ->> 'timezone'),
-    case
-      when p.contact_id <> m.contact_id
-        then format('phone and email belong to two contacts, %s and %s',
-                    p.contact_id, m.contact_id)
-      when row_number() over (partition by i.phone order by i.ord) > 1 and i.phone is not null
-        or row_number() over (partition by i.email order by i.ord) > 1 and i.email is not null
-        then 'an earlier line has the same address'
-      when i.item ->> 'sender' is not null and s.sender_id is null
-        then format('no sender is named %s', quote_literal(i.item ->> 'sender'))
-      when jsonb_typeof(i.item -> 'attributes') <> 'object' then 'attributes are no object'
-      when octet_length((coalesce(p.attributes, m.attributes, '{}')
-                         || coalesce(i.item -> 'attributes', '{}'))::text) > 16384
-        or i.item -> 'attributes' @? '$.**{9}' then 'attributes exceed 16 kB or 8 levels'
-      when jsonb_typeof(i.item -> 'triggers') <> 'array' then 'triggers are no list'
-      when exists (select from jsonb_array_elements_text(i.item -> 'triggers') as t(word)
-                    where not pgdrip.is_word(t.word))
-        then 'a trigger is blank, not trimmed or has a comma'
-    end)
-    from items as i
-    left join pgdrip.contacts as p on p.pool = p_pool and p.phone = i.phone
-    left join pgdrip.contacts as m on m.pool = p_pool and lower(m.email) = i.email
-    left join pgdrip.senders as s on s.name = i.item ->> 'sender'
+  -- Only a good line makes a later one the second of its kind.
+  select j.line, j.contact_id, coalesce(j.reason, case
+    when row_number() over (partition by j.phone, j.reason is null order by j.ord) > 1
+         and j.phone is not null
+      or row_number() over (partition by j.email, j.reason is null order by j.ord) > 1
+         and j.email is not null
+      then 'an earlier line has the same address' end)
+    from judged as j
 $$;
 
 comment on function pgdrip.import_problems(jsonb, text) is

@@ -180,8 +180,8 @@ begin
     select i from unnest(p_enrollments) as i where i <> all (v_capped)
     union all
     select min(e.enrollment_id) from pgdrip.enrollments as e
-     where e.enrollment_id = any (v_capped) and e.contact_id = any (v_locked)
-     group by e.contact_id);
+     where e.enrollment_id = any (p_enrollments) and e.contact_id = any (v_locked)
+     group by e.contact_id having bool_and(e.enrollment_id = any (v_capped)));
 end
 $$;
 

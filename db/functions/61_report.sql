@@ -65,12 +65,13 @@ create or replace function pgdrip.token_story(p_enrollment bigint, p_token bigin
 as $$
   select j from pgdrip.deliveries as j
    where j.enrollment_id = p_enrollment and j.token = p_token
-   order by j.event in ('sent', 'failed', 'resolved') desc, j.event = 'uncertain' desc, j.at desc
+   order by j.event in ('sent', 'failed') desc, j.event = 'resolved' desc,
+            j.event = 'uncertain' desc, j.at desc
    limit 1
 $$;
 
 comment on function pgdrip.token_story(bigint, bigint) is
-  'Private: the most telling event of a token: an outcome before an uncertain one before the rest; NULL: never issued';
+  'Private: the most telling event of a token: what was reported before what it was resolved to before an uncertain one before the rest; NULL: never issued';
 
 create or replace function pgdrip.judge_current(
   p_due     pgdrip.due,

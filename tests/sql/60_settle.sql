@@ -53,13 +53,12 @@ $$;
 
 create function pg_temp.settle(p_move text, p_reason text default null) returns pgdrip.settlement
   language sql as $$
-  select s from pgdrip.settle(array[row(enrollment_id, null, null, null, null, null, null, null, p_move, p_reason,
-    null, null, null)::pgdrip.settlement], pgdrip.clock()) as s, this_case
+  select s from this_case as t, lateral pgdrip.settle(array[jsonb_populate_record(null::pgdrip.settlement,
+    jsonb_build_object('enrollment_id', t.enrollment_id, 'move', p_move, 'reason', p_reason))], pgdrip.clock()) as s
 $$;
 create function pg_temp.words() returns text[] language sql as $$
   select array(select trigger from pgdrip.contact_triggers join this_case using (contact_id) order by 1)
 $$;
-create temp table row_of as select null::bigint as due_id limit 0;
 
 select pg_temp.new_case();
 select is((pg_temp.settle('skip')).verdict, 'skipped', 'a skip is told as skipped');
@@ -122,9 +121,8 @@ select pgdrip.apply_sequence(jsonb_build_object('name', 'Beside', 'trigger', 'WA
 create temp table beside as
   select e.enrollment_id from this_case, lateral (select pgdrip.enroll('Beside', contact_id) as enrollment_id) as e;
 update pgdrip.enrollments set trigger_id = (pg_temp.run()).trigger_id where enrollment_id = (select enrollment_id from beside);
-select pgdrip.settle(array[row(enrollment_id, null, null, null, null, null, null, null, 'confirm', null,
-  null, null, null)::pgdrip.settlement], pgdrip.clock()) from beside;
-delete from pgdrip.deliveries where false;
+select pgdrip.settle(array[jsonb_populate_record(null::pgdrip.settlement,
+  jsonb_build_object('enrollment_id', enrollment_id, 'move', 'confirm'))], pgdrip.clock()) from beside;
 select is(pg_temp.words(), array['WARM-' || number], 'a word that a live enrollment runs by stays') from this_case;
 select pg_temp.finish_case();
 select is(pg_temp.words(), '{}', 'and goes with the last of them, as the completed one asked');

@@ -104,6 +104,8 @@ update this_case set contact_id = pgdrip.upsert_contact('+60119999999', p_pool =
 select pgdrip.add_trigger(contact_id, 'WARM-' || number) from this_case;
 select is(pg_temp.why(), format('no sender of pool pool-%s on channel webhook is in service', number), 'a want of senders') from this_case;
 select pg_temp.new_case(p_sequence => '{"status": "draft"}');
+insert into this_case (contact_id, number)
+select contact_id, currval('cases') from pgdrip.contacts where pool = 'pool-' || currval('cases');
 select results_eq('select status, why from this_case, lateral pgdrip.explain_contact(contact_id)',
   $$values ('not enrolled', 'the sequence is a draft or archived')$$, 'a word that started nothing says why');
 select pgdrip.activate_sequence('WARM-' || number) from this_case;
