@@ -1,4 +1,4 @@
-"""What tests of the engine set up and do: senders, sequences, leads, and a runner's calls."""
+"""What tests of the engine do: define, enroll, and call as a runner does."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

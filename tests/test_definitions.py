@@ -1,11 +1,17 @@
 """YAML files become definitions; what YAML gets wrong is told with its place."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.rows import DictRow
 
-from pgdrip.definitions import BadDefinitions, Definition, load
+from pgdrip.definitions import Applied, BadDefinitions, Definition, apply, load
+from pgdrip.engine import Engine
+
+Database = psycopg.Connection[DictRow]
 
 SEQUENCE = """\
 kind: sequence
@@ -169,3 +175,24 @@ def test_one_name_is_defined_once_over_all_files(tmp_path: Path) -> None:
     two.write_text(f"# again\n{SEQUENCE}")
     with pytest.raises(BadDefinitions, match=f"{two}:2:1: sequence 'WARM' is already"):
         load([one, two])
+
+
+def test_every_example_is_accepted_and_simulated(dsn: str, db: Database) -> None:
+    examples = load(sorted((Path(__file__).parents[1] / "examples").rglob("*.yaml")))
+
+    async def apply_all() -> list[Applied]:
+        async with await Engine.connect(dsn) as engine:
+            return await apply(engine, examples)
+
+    applied = asyncio.run(apply_all())
+    assert {each.outcome for each in applied} == {"created"}
+    chain = [e.name for e in examples if e.name.startswith("Chain")]
+    assert chain == ["Chain COLD", "Chain WARM", "Chain HOT"]
+    # A Friday evening: the window opens on Monday, the second step waits for 10:30.
+    steps = db.execute(
+        "select step, send_at from pgdrip.simulate('Chain COLD', '2026-01-09 22:00+00')"
+    ).fetchall()
+    assert [(row["step"], f"{row['send_at']:%a %H:%M}") for row in steps] == [
+        (1, "Mon 09:00"),
+        (3, "Wed 10:30"),
+    ]

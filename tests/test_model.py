@@ -6,7 +6,7 @@ many runs of 50 steps are made.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -286,9 +286,7 @@ class Engine(RuleBasedStateMachine):
             if e.token and e.token.is_begun and not e.is_leased(self.now)
         ]
         lapsed = [e for e in lapsed if not e.is_uncertain]
-        claimable = [
-            e for e in self.active if self.is_claimable(e) and e not in lapsed
-        ]
+        claimable = [e for e in self.active if self.is_claimable(e) and e not in lapsed]
         claimed = self.call("select * from pgdrip.claim('model', %s)", limit)
         for e in lapsed:
             row = self.row_of(e)
@@ -469,7 +467,7 @@ class Engine(RuleBasedStateMachine):
     # Agreement
 
     def pick(self, data: st.DataObject) -> Token:
-        """Any token ever issued, late and stale ones too; the newest most of the time."""
+        """Any token ever issued, stale ones too; the newest most of the time."""
         numbers = sorted(self.tokens, reverse=True)
         return self.tokens[data.draw(st.sampled_from(numbers[:3] + numbers))]
 
@@ -553,7 +551,7 @@ def apply(connection: psycopg.Connection[Row]) -> None:
 
 
 def test_the_database_does_what_the_model_says(model: type[Engine]) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         model,
         settings=settings(
             max_examples=RUNS,

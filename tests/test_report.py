@@ -1,4 +1,4 @@
-"""Reports that meet a second session: another report, a claim, an exit, a suppression."""
+"""Reports and begins that meet a second session: a report, a claim, an exit."""
 
 from collections.abc import Callable
 from datetime import timedelta

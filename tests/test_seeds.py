@@ -83,7 +83,9 @@ def test_a_completed_step_never_has_a_due_time_in_the_future(
         )
         assert future == []
         clock.advance(timedelta(hours=12))
-    done = "select count(*) as n from pgdrip.sequence_progress where sent_at is not null"
+    done = (
+        "select count(*) as n from pgdrip.sequence_progress where sent_at is not null"
+    )
     assert stage.one(db, done)["n"] == 12
 
 
@@ -226,7 +228,8 @@ def test_no_message_fails_without_a_reason(db: Db) -> None:
     stage.report(db, [two], "failed", "http_599")
     stage.report(db, [three], "failed", "http_410")
     rows = stage.every(
-        db, "select step_status, error_class from pgdrip.sequence_progress where step = 1"
+        db,
+        "select step_status, error_class from pgdrip.sequence_progress where step = 1",
     )
     assert Counter((row["step_status"], row["error_class"]) for row in rows) == {
         ("active", None): 2,  # uncertain until somebody knows
@@ -247,7 +250,7 @@ def test_one_failure_fails_one_enrollment_and_no_other(db: Db) -> None:
     messages = stage.claim(db)
     stage.begin(db, messages)
     query = (
-        "select r.verdict from pgdrip.report(%s::bigint[], %s::bigint[], %s, null, %s) r"
+        "select verdict from pgdrip.report(%s::bigint[], %s::bigint[], %s, null, %s)"
     )
     outcomes = ["failed"] + ["sent"] * 49
     rows = stage.every(

@@ -441,10 +441,14 @@ as $$
   -- next to none, but serves where nobody is healthy.
   with shares as (
     select s.pool, s.channel, s.sender_id, sum(
-             case s.health when 'healthy' then 1 else 1e-9 end * greatest(1e-6, least(
-               3600, pgdrip.hourly_rate(s, pgdrip.clock()), s.rate_per_day / 24.0,
-               7200 / nullif(extract(epoch from s.gap_min + s.gap_max), 0)))
-           ) over (partition by s.pool, s.channel order by s.sender_id)::float8 as upto
+             case s.health when 'healthy' then 1 else 1e-9::float8 end * greatest(1e-6, least(
+               3600, s.rate_per_day / 24.0::float8,
+               -- A call for each of 3,000 senders would cost more than all the rest.
+               case when s.ramp is null then s.rate_per_hour
+                    else pgdrip.hourly_rate(s, pgdrip.clock()) end,
+               case when s.gap_max > interval '0'
+                    then 7200 / extract(epoch from s.gap_min + s.gap_max)::float8 end))
+           ) over (partition by s.pool, s.channel order by s.sender_id) as upto
       from pgdrip.senders as s
      where s.status = 'active' and s.health <> 'blocked'
        and s.pool = any (p_pools) and s.channel = any (p_channels)

@@ -23,7 +23,16 @@ TYPES: dict[str, Any] = {
         "dry_run": bool,
         "stop_on_reply": bool,
         "on_complete": {"remove_trigger": bool},
-        "steps": [{"day": int, "max_attempts": int}],
+        "priority": int,
+        "cap": {"max": int},
+        "steps": [
+            {
+                "day": int,
+                "max_attempts": int,
+                "variants": [{"weight": int}],
+                "wait_for": {"then": int, "else": int},
+            }
+        ],
     },
     "sender": {
         "rate_per_hour": int,

@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString, Self, TypeVar
@@ -113,6 +113,16 @@ class Explanation:
     due_at: datetime | None
     sender: str | None
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """One step as it would go out; `send_at` is None where it would be skipped."""
+
+    step: int
+    due_at: datetime
+    send_at: datetime | None
+    body: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +439,34 @@ class Engine:
     async def unsuppress(self, address: str, reason: str) -> bool:
         return await self._value(
             bool, "select pgdrip.unsuppress(%s, %s)", address, reason
+        )
+
+    async def record_event(
+        self,
+        contact: int,
+        event: str,
+        *,
+        payload: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+    ) -> int:
+        return await self._value(
+            int,
+            "select pgdrip.record_event(%s, %s, %s, %s)",
+            *(contact, event, Jsonb(payload or {}), at),
+        )
+
+    async def retry_failed(self, enrollment: int, reason: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.retry_failed(%s, %s)", enrollment, reason
+        )
+
+    async def simulate(
+        self, sequence: str, start: datetime, *, contact: int | None = None
+    ) -> list[Simulated]:
+        return await self._rows(
+            Simulated,
+            "select * from pgdrip.simulate(%s, %s, %s)",
+            *(sequence, start, contact),
         )
 
     async def resolve_uncertain(self, token: int, outcome: str) -> str:
