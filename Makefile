@@ -16,7 +16,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pgspot --append --ignore PS002 db/functions/*.sql
+	$(BIN)/pgspot --append --ignore PS002 --ignore PS015 db/functions/*.sql
 	$(BIN)/squawk --assume-in-transaction --pg-version 15.0 --exclude $(RULES_OFF) \
 	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
 	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest

@@ -321,7 +321,7 @@ class Engine(RuleBasedStateMachine):
         )
         assert row["recipient"] == f"+6012345678{enrollment.contact}"
         token = Token(row["token"], enrollment, enrollment.step)
-        assert token.number > max(self.tokens, default=0)
+        assert token.number not in self.tokens
         self.tokens[token.number] = token
         enrollment.token, enrollment.lease_until = token, self.now + LEASE
         if row["sender"] == "limited":
@@ -559,5 +559,6 @@ def test_the_database_does_what_the_model_says(model: type[Engine]) -> None:
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
+            report_multiple_bugs=False,
         ),
     )

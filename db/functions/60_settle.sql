@@ -205,6 +205,7 @@ as $$
 declare
   v_ended bigint[];
 begin
+  -- By ended_at: status = 'active' would, without statistics, read the index of all live ones.
   update pgdrip.enrollments as e
      set last_confirmed_step = case when r.move = 'confirm' then r.step
                                     else e.last_confirmed_step end,
@@ -219,7 +220,7 @@ begin
            when r.move = 'exit' then 'exited'
            when r.next_step is null and r.move in ('confirm', 'skip', 'branch')
              then 'completed' end) as x(status)
-   where e.enrollment_id = r.enrollment_id and e.status = 'active'
+   where e.enrollment_id = r.enrollment_id and e.ended_at is null
      and (r.move = 'confirm' and e.last_confirmed_step < r.step or x.status is not null
           or r.next_version <> e.version_id);
 

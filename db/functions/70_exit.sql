@@ -30,7 +30,7 @@ begin
              lateral (select case
                when d.begun_at is not null and d.lease_until is not null then 'uncertain'
                when d.lease_until is not null then 'abandoned' end) as x(event)
-       where d.enrollment_id = any (p_enrollments) and e.status = 'active'
+       where d.enrollment_id = any (p_enrollments) and e.ended_at is null
        order by d.enrollment_id), v_now) as s);
 end
 $$;

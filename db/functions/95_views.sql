@@ -1,5 +1,7 @@
 -- Views for people and dashboards. They fold the journal; nothing else reads it for them.
 
+set local search_path = pg_catalog, pg_temp;
+
 create or replace view pgdrip.sequence_progress as
   select q.name as sequence, e.contact_id,
          pgdrip.recipient(h.address, c.phone, c.email) as recipient, s.number as step,

@@ -57,7 +57,7 @@ create table pgdrip.due (
   send_by       timestamptz,
   begun_at      timestamptz,
   content_hash  bytea,
-  variant       smallint,
+  variant       integer,
   awaits        text,
   parked_reason text,
   constraint due_pkey primary key (enrollment_id),

@@ -19,7 +19,7 @@ create table pgdrip.deliveries (
   verdict       text,
   next_due_at   timestamptz,
   content_hash  bytea,
-  variant       smallint,
+  variant       integer,
   constraint deliveries_event_known check (event in (
     'sent', 'failed', 'uncertain', 'abandoned', 'refused', 'resolved', 'skipped')),
   constraint deliveries_failure_has_class check ((event = 'failed') <= (class is not null)),

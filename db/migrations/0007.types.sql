@@ -80,7 +80,7 @@ create type pgdrip.step_text as (
   subject jsonb,
   body    jsonb,
   content jsonb,
-  variant smallint
+  variant integer
 );
 comment on type pgdrip.step_text is 'Private: compiled templates and which variant they are';
 
