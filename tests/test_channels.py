@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -434,13 +436,26 @@ def test_log_appends_one_json_line_per_message(tmp_path: Path) -> None:
 
 
 def test_log_writes_to_standard_output_without_a_file(
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert asyncio.run(LogChannel().send(to({}))) == Sent(None)
-    assert json.loads(capsys.readouterr().out)["recipient"] == "+60110000007"
+    assert json.loads(capfd.readouterr().out)["recipient"] == "+60110000007"
 
 
-@pytest.mark.parametrize("file", ["", "/nowhere/at/all", "/", "a\0b", 3.5, ["x"]])
+def test_log_blames_the_sender_for_a_standard_output_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        for stdout in (pipe, None):
+            monkeypatch.setattr(sys, "stdout", stdout)
+            outcome = asyncio.run(LogChannel().send(to({})))
+            assert isinstance(outcome, Failed)
+            assert outcome.code == "sender"
+
+
+@pytest.mark.parametrize("file", ["", "/nowhere/at/all", "/", "a\0b", 2, 3.5, ["x"]])
 def test_log_blames_the_sender_for_a_file_that_cannot_be_written(file: object) -> None:
     outcome = asyncio.run(LogChannel().send(to({"file": file})))
     assert isinstance(outcome, Failed)

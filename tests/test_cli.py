@@ -64,8 +64,12 @@ def run(dsn: str) -> Run:
     return call
 
 
-def start(*arguments: str, dsn: str = "", stdin: int | None = None) -> Popen[bytes]:
+def start(
+    *arguments: str, dsn: str = "", stdin: int | None = None, closed: int | None = None
+) -> Popen[bytes]:
     command = [sys.executable, "-m", "pgdrip", *arguments]
+    if closed:
+        command = ["/bin/sh", "-c", f'exec "$@" {closed}>&-', "sh", *command]
     environment = os.environ | {"PGDRIP_DSN": dsn}
     return Popen(command, env=environment, stdin=stdin, stdout=PIPE, stderr=PIPE)
 
@@ -172,6 +176,16 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert process.wait() == 141
 
 
+def test_a_closed_standard_output_is_no_failure(dsn: str) -> None:
+    process = start("check", dsn=dsn, closed=1)
+    assert (process.communicate()[1], process.returncode) == (b"", 0)
+
+
+def test_a_closed_standard_error_stops_no_runner(dsn: str) -> None:
+    process = start("run", "--once", dsn=dsn, closed=2)
+    assert (process.communicate()[0], process.returncode) == (b"", 0)
+
+
 def test_a_defect_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_database", lambda dsn: 1 // 0)
     assert told(invoke("migrate"), 1).startswith("unexpected ZeroDivisionError")
@@ -211,6 +225,7 @@ def test_apply_publishes_once_and_then_says_unchanged(run: Run, tmp_path: Path) 
         SEQUENCE.replace("12 hours", "-12 hours"),
         SEQUENCE.replace("steps:", "stops:"),
         SEQUENCE.replace("Again", '"a\\0b"'),
+        SEQUENCE.replace("Again", '"\\ud800"'),
         SEQUENCE.replace("{{name|there}}", "{{nmae}}"),
     ],
 )
@@ -283,6 +298,17 @@ def test_a_strict_import_with_a_bad_line_imports_nothing(
     assert count(db, "contacts") == 0
     fine = run("import", "-", "--strict", stdin=CONTACT)
     assert (fine.exit_code, fine.stdout) == (0, "1 contact imported\n")
+
+
+@pytest.mark.parametrize("rejects", ["no-such-folder/rejects.csv", "contacts.csv"])
+def test_rejects_that_cannot_be_written_are_refused_before_the_import(
+    run: Run, db: Database, tmp_path: Path, rejects: str
+) -> None:
+    file = tmp_path / "contacts.csv"
+    file.write_text(SOME_BAD)
+    assert "--rejects" in told(run("import", file, "--rejects", tmp_path / rejects), 2)
+    assert count(db, "contacts") == 0
+    assert file.read_text() == SOME_BAD
 
 
 def test_the_first_twenty_rejects_are_shown_and_the_rest_counted(run: Run) -> None:
@@ -385,7 +411,13 @@ def test_a_contact_enrolls_and_is_explained(run: Run, warm: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["enroll", "NONE", "1"], ["enroll", "WARM", "99"], ["explain", "99"]]
+    "arguments",
+    [
+        ["enroll", "NONE", "1"],
+        ["enroll", "NO\x85NE", "1"],
+        ["enroll", "WARM", "99"],
+        ["explain", "99"],
+    ],
 )
 def test_what_is_not_there_is_one_line_with_a_hint(
     run: Run, warm: Path, arguments: list[str]

@@ -162,6 +162,11 @@ def test_a_nul_in_a_text_is_refused(dsn: str) -> None:
         call(dsn, lambda engine: engine.pause_all("a\0b"))
 
 
+def test_a_text_that_is_no_unicode_is_refused(dsn: str) -> None:
+    with pytest.raises(EngineRefused, match="Unicode"):
+        call(dsn, lambda engine: engine.pause_all("a\udcff"))
+
+
 def test_a_read_only_server_is_no_place_for_a_runner(dsn: str, db: Db) -> None:
     db.execute(
         f'alter database "{database(dsn)}" set default_transaction_read_only = on'
@@ -187,6 +192,22 @@ def test_a_bad_connection_string_is_refused_and_not_repeated() -> None:
         asyncio.run(Engine.connect("password=hunter2 nonsense"))
     assert "hunter2" not in str(refused.value)
     assert "hunter2" not in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"service": "nope"}, ConfigurationError),
+        ({"sslmode": "nope"}, ConfigurationError),
+        ({"connect_timeout": "nope"}, ConfigurationError),
+        ({"user": "nobody at all"}, PermissionDenied),
+    ],
+)
+def test_a_wrong_setting_of_a_connection_has_its_error(
+    dsn: str, wrong: dict[str, str], kind: type[PgdripError]
+) -> None:
+    with pytest.raises(kind):
+        asyncio.run(Engine.connect(make_conninfo(dsn, **wrong)))
 
 
 def test_another_schema_version_is_refused_naming_both(dsn: str, db: Db) -> None:

@@ -130,6 +130,15 @@ def test_the_same_address_twice_in_a_file_is_told() -> None:
     ]
 
 
+def test_a_rejected_line_takes_no_address_from_a_good_one() -> None:
+    data = (
+        "phone,email\n+60123456781,a@example.com\n+60123456782,a@example.com\n"
+        "+60123456782,b@example.com\n"
+    )
+    assert rejects(data) == [(3, "the same email as line 2")]
+    assert good(data) == ["+60123456781", "+60123456782"]
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [

@@ -190,7 +190,8 @@ def test_every_example_is_accepted_and_simulated(dsn: str, db: Database) -> None
     assert chain == ["Chain COLD", "Chain WARM", "Chain HOT"]
     # A Friday evening: the window opens on Monday, the second step waits for 10:30.
     steps = db.execute(
-        "select step, send_at from pgdrip.simulate('Chain COLD', '2026-01-09 22:00+00')"
+        "select step, send_at at time zone 'UTC' as send_at"
+        " from pgdrip.simulate('Chain COLD', '2026-01-09 22:00+00')"
     ).fetchall()
     assert [(row["step"], f"{row['send_at']:%a %H:%M}") for row in steps] == [
         (1, "Mon 09:00"),

@@ -22,7 +22,8 @@ def play(*options: str) -> str:
         [sys.executable, "-m", "pgdrip", "demo", "--contacts", "60", *options],
         capture_output=True,
         text=True,
-        env=os.environ | {"COLUMNS": "80"},
+        # PGHOSTADDR as on a machine where it names a database that must stay as it is.
+        env=os.environ | {"COLUMNS": "80", "PGHOSTADDR": "127.0.0.1"},
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout

@@ -28,6 +28,7 @@ from databases import Databases
 
 Row = dict[str, Any]
 RUNS = int(os.environ.get("PGDRIP_MODEL_RUNS", "200"))
+STEPS_PER_RUN = int(os.environ.get("PGDRIP_MODEL_STEPS", "50"))
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 LEASE, GRACE = timedelta(minutes=2), timedelta(seconds=10)
 STEPS = (1, 3, 6)
@@ -208,8 +209,8 @@ class Engine(RuleBasedStateMachine):
         token = enrollment.token
         assert token is not None
         on_failure, on_uncertain = POLICIES[enrollment.sequence]
-        if not token.is_begun:
-            enrollment.attempt += 1
+        if not token.is_begun and not enrollment.is_uncertain:
+            enrollment.attempt += 1  # begun without saying so
         may_retry = enrollment.attempt < ATTEMPTS
         if outcome == "sent":
             is_late = enrollment.is_uncertain or enrollment.lease_until <= self.now
@@ -304,12 +305,18 @@ class Engine(RuleBasedStateMachine):
             if e.id in ended:  # triage met it: suppressed while not begun
                 assert e.contact in self.suppressed
                 self.end(e, "exited")
+        for e in self.active:
+            # A claim that ran out unbegun was met by triage, and its token journalled.
+            if e.token and not e.token.is_begun and self.row_of(e)["token"] is None:
+                assert not e.is_leased(self.now)
+                assert self.is_held_back(e)
+                self.put_back(e, e.due)
         for row in claimed:
             self.take(row, claimable)
         if limit == 100:
-            # A sender without limits leaves nothing that may go.
-            left = [e.id for e in claimable if self.is_claimable(e) and e.contact != 1]
-            assert left == []
+            # A sender without limits leaves nothing that may go, but what just lapsed.
+            left = [e for e in claimable if self.is_claimable(e) and e.contact != 1]
+            assert [e.id for e in left if e not in lapsed] == []
 
     def take(self, row: Row, claimable: list[Enrollment]) -> None:
         (enrollment,) = (e for e in self.enrollments if e.id == row["enrollment_id"])
@@ -555,7 +562,7 @@ def test_the_database_does_what_the_model_says(model: type[Engine]) -> None:
         model,
         settings=settings(
             max_examples=RUNS,
-            stateful_step_count=50,
+            stateful_step_count=STEPS_PER_RUN,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

@@ -21,19 +21,19 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 import pgdrip
 from pgdrip import definitions, demo, logs, runner
 from pgdrip import migrate as schema
 from pgdrip.console import Terminal, complain, count, table
 from pgdrip.contacts import Imported, Reject, import_csv
-from pgdrip.engine import Engine
+from pgdrip.engine import Engine, parsed
 from pgdrip.errors import (
     ConfigurationError,
     InvariantViolated,
     PgdripError,
     RowsRejected,
+    UsageError,
     from_database,
 )
 
@@ -53,7 +53,8 @@ class Commands(click.Group):
         try:
             with self.make_context("pgdrip", arguments) as context:
                 self.invoke(context)
-            sys.stdout.flush()
+            if sys.stdout:
+                sys.stdout.flush()
         except BrokenPipeError:
             # Python flushes once more on its way out and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,22 +104,11 @@ def main(context: click.Context, dsn: str | None) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
     is_visible = source is click.core.ParameterSource.COMMANDLINE
-    if dsn and is_visible and "password" in _parsed(dsn):
+    if dsn and is_visible and "password" in parsed(dsn):
         complain(
             "warning: everyone on this machine can read a password in --dsn",
             "use a passfile, PGPASSWORD or PGDRIP_DSN",
         )
-
-
-def _parsed(dsn: str) -> dict[str, Any]:
-    try:
-        return conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
-        # The error of libpq may quote the string, and with it a password.
-        raise ConfigurationError(
-            "the connection string cannot be read",
-            hint="such as host=db dbname=drip, or postgresql://db/drip",
-        ) from error
 
 
 def _database(dsn: str | None) -> str:
@@ -127,7 +117,7 @@ def _database(dsn: str | None) -> str:
         raise ConfigurationError(
             "no database given", hint="--dsn, PGDRIP_DSN, or PGHOST, PGDATABASE, …"
         )
-    _parsed(dsn or "")
+    parsed(dsn or "")
     return dsn or ""
 
 
@@ -199,6 +189,8 @@ def import_(
     The first line names the columns: phone, email, name, timezone, trigger (several
     separated by ;), sender. Every other column becomes an attribute.
     """
+    if rejects:
+        _require_writable(rejects, file)
     status = Terminal(stderr=True).status("importing…")
 
     async def work(engine: Engine) -> Imported:
@@ -231,6 +223,16 @@ def import_(
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Stop at once: the handler of asyncio would let a read from a pipe end first."""
     raise KeyboardInterrupt
+
+
+def _require_writable(rejects: Path, file: str) -> None:
+    """Find out before the import, and spare the file that is imported."""
+    try:
+        rejects.open("a").close()
+    except OSError as error:
+        raise UsageError(f"--rejects {rejects}: {error.strerror}") from error
+    if file != "-" and rejects.samefile(file):
+        raise UsageError("--rejects names the file to import")
 
 
 def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:

@@ -45,7 +45,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def complain(message: str, hint: str | None = None) -> None:
     """Write what went wrong to standard error, each line with the program's name."""
-    *first, last = message.splitlines() or ["unknown error"]
+    *first, last = (message or "unknown error").split("\n")
     for line in first:
         click.echo(f"pgdrip: {printable(line)}", err=True)
     why = f" ({printable(hint.rstrip('.'))})" if hint else ""

@@ -122,10 +122,11 @@ def read(
             if isinstance(row, BadLine):
                 raise row
             contact = _contact(dict(zip(columns, row, strict=True)), normalise)
-            for column in ("phone", "email"):
-                address = contact.get(column, "").lower()
-                if address and (first := seen.setdefault(address, line)) != line:
+            addresses = [c for c in ("phone", "email") if c in contact]
+            for column in addresses:
+                if first := seen.get(contact[column].lower()):
                     raise BadLine(f"the same {column} as line {first}", column)
+            seen.update((contact[column].lower(), line) for column in addresses)
             yield {"line": line, **contact}
         except BadLine as error:
             yield Reject(line, error.column, str(error))

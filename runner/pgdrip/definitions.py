@@ -41,7 +41,8 @@ TYPES: dict[str, Any] = {
         "ramp": {"*": int},
     },
 }
-BAD_CONTENT = ("MD008", "22P05")  # a mistake; a \u0000, which jsonb cannot hold
+# A mistake; a \u0000 or a lone surrogate, which jsonb cannot hold.
+BAD_CONTENT = ("MD008", "22P05", "22P02")
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 

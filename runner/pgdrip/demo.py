@@ -9,6 +9,7 @@ is looked at as any client would: through the views, on a connection of its own.
 
 import asyncio
 import io
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -57,6 +58,9 @@ def run(console: Console, *, people: int | None = None, keep: bool = False) -> N
     `people`: only so many of the contacts. `keep`: leave the database running.
     """
     began = time.monotonic()
+    for name in list(os.environ):
+        if name.startswith("PG"):
+            del os.environ[name]  # PGHOSTADDR alone would lead to another database
     binaries = find_binaries("embedded") or find_binaries("local")
     if binaries is None:
         raise ConfigurationError(

@@ -27,6 +27,7 @@ from pgdrip.errors import (
     PASSING,
     ConfigurationError,
     DatabaseUnavailable,
+    EngineRefused,
     SchemaMismatch,
     from_database,
 )
@@ -144,6 +145,18 @@ class Maintenance:
     receipts_pruned: int
 
 
+def parsed(dsn: str) -> dict[str, Any]:
+    """The parameters of a connection string; raises ConfigurationError."""
+    try:
+        return conninfo_to_dict(dsn)
+    except (psycopg.ProgrammingError, UnicodeEncodeError):
+        # The error of libpq may quote the string, and with it a password.
+        raise ConfigurationError(
+            "the connection string cannot be read",
+            hint="such as host=db dbname=drip, or postgresql://db/drip",
+        ) from None
+
+
 class Engine:
     """One connection to one pgdrip database.
 
@@ -168,14 +181,7 @@ class Engine:
 
         Raises SchemaMismatch when the database does not hold a schema known here.
         """
-        try:
-            given = conninfo_to_dict(dsn)
-        except psycopg.ProgrammingError:
-            # libpq may quote the string, and with it a password.
-            raise ConfigurationError(
-                "the connection string cannot be read",
-                hint="such as host=db dbname=drip, or postgresql://db/drip",
-            ) from None
+        given = parsed(dsn)
         extra: dict[str, Any] = {"application_name": application_name}
         if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
             extra["connect_timeout"] = CONNECT_TIMEOUT
@@ -560,6 +566,8 @@ class Engine:
                     f"no answer from the database within {self._timeout:g} s"
                 ) from error
             raise from_database(error) from error
+        except UnicodeEncodeError as error:
+            raise EngineRefused("a text is not valid Unicode") from error
         finally:
             timer.cancel()
 

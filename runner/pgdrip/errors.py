@@ -25,8 +25,15 @@ READ_ONLY = "25006"
 OTHER_SCHEMA = frozenset(
     {"42883", "42P13", "42725", "0A000", "42703", "42P01", "3F000", "42704"}
 )
-# libpq reports a failed login without an SQLSTATE.
-LOGIN_REFUSED = ("authentication failed", "no pg_hba.conf entry", "permission denied")
+# libpq reports these without an SQLSTATE.
+LOGIN_REFUSED = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "permission denied",
+    'FATAL:  role "',
+)
+SETTING_REFUSED = ("connection is bad: invalid ", "definition of service ")
 
 MIGRATE = "run `pgdrip migrate`, or the version of pgdrip this database is for"
 
@@ -96,6 +103,7 @@ def from_database(error: psycopg.Error) -> PgdripError:
     state = error.sqlstate
     message = error.diag.message_primary or _first_line(error)
     kind = _kind(error, state, message)
+    message = ", ".join([*message.splitlines(), *getattr(error, "__notes__", [])])
     hint = error.diag.message_hint
     if kind is SchemaMismatch and hint is None:
         hint = MIGRATE
@@ -108,6 +116,10 @@ def _kind(error: psycopg.Error, state: str | None, message: str) -> type[PgdripE
             return EngineRefused
         if any(words in message for words in LOGIN_REFUSED):
             return PermissionDenied
+        if any(words in message for words in SETTING_REFUSED) or isinstance(
+            error, psycopg.ProgrammingError
+        ):
+            return ConfigurationError
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return DatabaseUnavailable if lost else PgdripError
     if state in OTHER_SCHEMA or state == VERSION_REFUSED:

@@ -35,6 +35,8 @@ def configure(
 ) -> None:
     """Send every logger of the process to `stream` (stderr) in one shape."""
     stream = stream or sys.stderr
+    if stream is None:  # closed before the process began
+        return
     plain = as_json if as_json is not None else not stream.isatty()
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,

@@ -75,9 +75,8 @@ def migrate(dsn: str = "", *, root: Path = SQL_ROOT) -> Migrated:
         applied = list(backend.to_apply(migrations))
         for migration in applied:
             _step(backend, migration, "apply")
-        _apply_functions(backend.connection, root)
-        row = backend.connection.execute("select pgdrip.schema_version()").fetchone()
-    return Migrated([migration.id for migration in applied], row[0])
+        version = _apply_functions(backend.connection, root)
+    return Migrated([migration.id for migration in applied], version)
 
 
 def rollback(dsn: str = "", *, root: Path = SQL_ROOT) -> list[str]:
@@ -159,14 +158,34 @@ def _step(
         raise
 
 
-def _apply_functions(connection: psycopg.Connection[Any], root: Path) -> None:
-    """Run every function file by name, but leave the clock of a test database alone."""
+def _apply_functions(connection: psycopg.Connection[Any], root: Path) -> str:
+    """Run every function file by name, but leave the clock of a test database alone.
+
+    Returns the schema version. A newer package may have brought functions only, so
+    that no migration gives it away.
+    """
+    before = _version(connection)
     row = connection.execute("select to_regclass('pgdrip.test_clock')").fetchone()
     has_test_clock = row is not None and row[0] is not None
     with connection.transaction():
         for path in sorted((root / "functions").glob("*.sql")):
             if not (has_test_clock and path.name == "00_clock.sql"):
                 _execute(connection, path)
+        after = _version(connection)
+        if int(before) > int(after):
+            raise SchemaMismatch(
+                f"the schema version of the database is {before}, of this package"
+                f" {after}: install the newer pgdrip"
+            )
+    return after
+
+
+def _version(connection: psycopg.Connection[Any]) -> str:
+    found = "select to_regprocedure('pgdrip.schema_version()') is not null"
+    if connection.execute(found).fetchone() != (True,):
+        return "0"
+    row = connection.execute("select pgdrip.schema_version()").fetchone()
+    return str(row and row[0])
 
 
 def _execute(connection: psycopg.Connection[Any], path: Path) -> None:

