@@ -142,3 +142,8 @@ def test_addresses_and_passwords_are_masked(text: str, masked: str) -> None:
 )
 def test_times_counts_and_names_are_left_alone(text: str) -> None:
     assert logs.mask(text) == text
+
+
+def test_a_megabyte_from_a_gateway_is_cut_before_it_is_searched() -> None:
+    masked = logs.mask("x" * 1_000_000 + " jane@example.com")
+    assert masked == "x" * logs.TEXT_LIMIT + "…"

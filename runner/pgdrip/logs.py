@@ -15,7 +15,10 @@ from structlog.types import EventDict, Processor
 
 ADDRESS_FIELDS = frozenset({"recipient", "phone", "email", "address"})
 
-_EMAIL = re.compile(r"([\w.+-])[\w.+-]*@([\w-]+(?:\.[\w-]+)+)")
+TEXT_LIMIT = 10_000  # characters of one text in a log line
+
+# Bounded: what a gateway answers may be a megabyte of letters.
+_EMAIL = re.compile(r"([\w.+-])[\w.+-]{0,63}@([\w-]{1,63}(?:\.[\w-]{1,63})+)")
 _PHONE = re.compile(
     r"""
       \+\d[\d\ ().-]{5,20}\d                    # +60 12-345 6789
@@ -70,6 +73,8 @@ def mask(text: str) -> str:
     >>> mask("to +60123456789 or jane@example.com")
     'to +60…89 or j…@example.com'
     """
+    if len(text) > TEXT_LIMIT:
+        text = f"{text[:TEXT_LIMIT]}…"
     text = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}…", text)
     text = _EMAIL.sub(r"\1…@\2", text)
     return _PHONE.sub(lambda found: f"{found[0][:3]}…{found[0][-2:]}", text)
