@@ -155,8 +155,8 @@ as $$
 begin
   perform pgdrip.assert_given('p_enrollments', p_enrollments);
   perform pgdrip.assert_given('p_tokens', p_tokens);
-  if array_position(p_enrollments, null) is not null
-     or array_position(p_tokens, null) is not null then
+  if exists (select from unnest(p_enrollments) as i where i is null)
+     or exists (select from unnest(p_tokens) as i where i is null) then
     raise exception 'p_enrollments and p_tokens must not hold NULL'
       using errcode = '22004', hint = 'Pass them as claim() returned them.';
   end if;

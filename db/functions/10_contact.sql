@@ -172,8 +172,11 @@ begin
   perform from pgdrip.contacts as c
     where c.contact_id in (
       select k.contact_id from jsonb_array_elements(p_contacts) as i(item)
-        join pgdrip.contacts as k on k.pool = p_pool
-         and (k.phone = i.item ->> 'phone' or lower(k.email) = lower(i.item ->> 'email')))
+        join pgdrip.contacts as k on k.pool = p_pool and k.phone = i.item ->> 'phone'
+      union all
+      select k.contact_id from jsonb_array_elements(p_contacts) as i(item)
+        join pgdrip.contacts as k
+          on k.pool = p_pool and lower(k.email) = lower(i.item ->> 'email'))
     order by c.contact_id for no key update;
 
   return query

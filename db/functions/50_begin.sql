@@ -18,9 +18,9 @@ begin
     order by d.enrollment_id for update;
   v_now := pgdrip.clock();
   -- A new statement: a cause committed while we waited for the rows is seen here.
-  perform pgdrip.give_back(array_agg(r.enrollment_id), 'refused', r.code, v_now)
+  perform pgdrip.give_back(array_agg(r.enrollment_id), 'refused', r.obstacle, v_now)
      from pgdrip.send_refusals(p_enrollments, p_tokens, v_now) as r
-    group by r.code;
+    group by r.obstacle;
   return query
     update pgdrip.due as d
        set begun_at    = coalesce(d.begun_at, v_now),
@@ -42,39 +42,34 @@ create or replace function pgdrip.send_refusals(
   p_tokens      bigint[],
   p_now         timestamptz
 )
-  returns setof pgdrip.settlement
+  returns setof pgdrip.triage
   language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_out pgdrip.settlement;
 begin
-  for v_out.enrollment_id, v_out.token, v_out.code in
-    select d.enrollment_id, d.token, case
-             when d.send_by < p_now then 'too_late'
-             when (select c.paused_at from pgdrip.control as c) is not null then 'all_paused'
-             when n.status <> 'active' or n.health = 'blocked' then 'sender_paused'
-             when q.status = 'paused' then 'sequence_paused'
-             when e.paused_at is not null then 'enrollment_paused'
-             when exists (select from pgdrip.suppressions as x where x.address in (
-                            pgdrip.recipient(h.address, c.phone, c.email),
-                            lower(pgdrip.recipient(h.address, c.phone, c.email))))
-               then 'suppressed'
-           end
-      from unnest(p_enrollments, p_tokens) as i(enrollment_id, token)
-      join pgdrip.due as d using (enrollment_id, token)
-      join pgdrip.enrollments as e using (enrollment_id)
-      join pgdrip.sequences as q using (sequence_id)
-      join pgdrip.channels as h on h.channel = q.channel
-      join pgdrip.contacts as c using (contact_id)
-      join pgdrip.senders as n on n.sender_id = d.sender_id
-     where d.begun_at is null and d.lease_until > p_now
-  loop
-    if v_out.code is not null then
-      return next v_out;
-    end if;
-  end loop;
+  return query
+    select r.enrollment_id, r.sender_id, r.obstacle, null::timestamptz from (
+      select d.enrollment_id, d.sender_id, case
+               when d.send_by < p_now then 'too_late'
+               when (select c.paused_at from pgdrip.control as c) is not null then 'all_paused'
+               when n.status <> 'active' or n.health = 'blocked' then 'sender_paused'
+               when q.status = 'paused' then 'sequence_paused'
+               when e.paused_at is not null then 'enrollment_paused'
+               when exists (select from pgdrip.suppressions as x where x.address in (
+                              pgdrip.recipient(h.address, c.phone, c.email),
+                              lower(pgdrip.recipient(h.address, c.phone, c.email))))
+                 then 'suppressed'
+             end as obstacle
+        from unnest(p_enrollments, p_tokens) as i(enrollment_id, token)
+        join pgdrip.due as d using (enrollment_id, token)
+        join pgdrip.enrollments as e using (enrollment_id)
+        join pgdrip.sequences as q using (sequence_id)
+        join pgdrip.channels as h on h.channel = q.channel
+        join pgdrip.contacts as c using (contact_id)
+        join pgdrip.senders as n on n.sender_id = d.sender_id
+       where d.begun_at is null and d.lease_until > p_now) as r
+     where r.obstacle is not null;
 end
 $$;
 

@@ -257,6 +257,11 @@ begin
                on r.enrollment_id = e.enrollment_id and r.event = 'sent'
               and r.provider_id = t.provider_id
             order by t.receipt_id) as w;
+  delete from pgdrip.receipts as t
+   using pgdrip.provider_refs as f
+   where f.channel = t.channel and f.provider_id = t.provider_id
+     and f.provider_id in (select r.provider_id from unnest(p_settled) as r
+                            where r.event = 'sent');
 end
 $$;
 

@@ -56,6 +56,25 @@ $$;
 comment on function pgdrip.record_receipt(text, text, text, timestamptz) is
   'Stores what a provider tells of a message; confirms or fails a step that awaits it; false: nothing new or not known yet; 22004, 22023';
 
+create or replace function pgdrip.match_receipts()
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgdrip.record_receipt(w.channel, w.provider_id, w.status, w.at)
+     from (select t.* from pgdrip.receipts as t
+             join pgdrip.provider_refs as f using (channel, provider_id)
+            order by f.enrollment_id, t.receipt_id) as w;
+  delete from pgdrip.receipts as t using pgdrip.provider_refs as f
+   where f.channel = t.channel and f.provider_id = t.provider_id;
+end
+$$;
+
+comment on function pgdrip.match_receipts() is
+  'Private: applies receipts that arrived while the report with their provider id was under way';
+
 create or replace function pgdrip.apply_receipt(
   p_channel     text,
   p_provider_id text,

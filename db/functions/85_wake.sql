@@ -94,6 +94,7 @@ begin
   end if;
   v_out.partitions_created := pgdrip.create_partitions(v_now);
   v_out.senders_adopted := pgdrip.adopt(10000);
+  perform pgdrip.match_receipts();
   insert into pgdrip.wakes (sender_id, due_at)
   select s.sender_id, f.due_at
     from pgdrip.senders as s
