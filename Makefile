@@ -1,7 +1,8 @@
 # Needs git, make and python3 >= 3.11 with venv; everything else is put into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Step numbers and limits fit an int; tables that nobody uses yet lock nobody out.
+# pgspot knows no fields of composite variables, so plpgsql_check reads the bodies. Step
+# numbers and limits fit an int; tables that nobody uses yet lock nobody out.
 RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeout
 
 .PHONY: demo test check clean
@@ -16,7 +17,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pgspot --append --ignore PS002 --ignore PS015 db/functions/*.sql
+	$(BIN)/pgspot --append --no-plpgsql --ignore PS002 --ignore PS015 db/functions/*.sql
 	$(BIN)/squawk --assume-in-transaction --pg-version 15.0 --exclude $(RULES_OFF) \
 	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
 	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest
