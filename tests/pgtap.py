@@ -1,4 +1,4 @@
-"""pgTAP under pytest: one item for each tests/sql/*.sql, and where pgTAP comes from."""
+"""pgTAP under pytest: each tests/sql/*.sql in four zones, and where pgTAP is from."""
 
 import os
 import re
@@ -17,6 +17,9 @@ from psycopg.pq import ExecStatus, TransactionStatus
 
 CLONE = pytest.StashKey[Callable[[], AbstractContextManager[str]]]()
 """In the stash of pytest's config: makes a database for one file."""
+
+ZONES = ("UTC", "Asia/Kuala_Lumpur", "America/New_York", "Pacific/Apia")
+"""What the engine does must not depend on the time zone of a session."""
 
 SYSTEM = Path("/usr/share/postgresql")
 NPM_PACKAGE = "@electric-sql/pglite-pgtap@0.0.15"
@@ -108,7 +111,8 @@ class TapFile(pytest.File):
     """A file of assertions; it holds `begin`, a plan, `finish()` and `rollback`."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        yield TapItem.from_parent(self, name="pgTAP")
+        for zone in ZONES:
+            yield TapItem.from_parent(self, name=zone)
 
 
 class TapFailure(Exception):
@@ -116,13 +120,14 @@ class TapFailure(Exception):
 
 
 class TapItem(pytest.Item):
-    """A whole file, sent in one go to a database of its own."""
+    """A whole file in one time zone, sent in one go to a database of its own."""
 
     def runtest(self) -> None:
         with (
             self.config.stash[CLONE]() as dsn,
             psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection,
         ):
+            connection.execute("select set_config('timezone', %s, false)", [self.name])
             assertions, complaints = run_tap(connection, self.path.read_bytes())
         self.user_properties.append(("assertions", assertions))
         if complaints:
@@ -136,7 +141,7 @@ class TapItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, 0, f"pgTAP: {self.path.name}"
+        return self.path, 0, f"pgTAP: {self.path.name} in {self.name}"
 
 
 def run_tap(

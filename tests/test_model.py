@@ -423,6 +423,17 @@ class Engine(RuleBasedStateMachine):
             token.told = "failed"
         token.verdict = verdict
 
+    @rule(sequence=st.sampled_from(sorted(POLICIES)), text=st.sampled_from("abc"))
+    def publish(self, sequence: str, text: str) -> None:
+        """A new version, for who enters from now on; those in flight keep theirs."""
+        in_flight = len([e for e in self.active if e.sequence == sequence])
+        (row,) = self.call(
+            "select * from pgdrip.apply_sequence(%s)",
+            Jsonb(definition(sequence, f"Hi {{{{name|{text}}}}}")),
+        )
+        assert row["outcome"] in ("published", "unchanged")
+        assert (row["in_flight"], row["stays"]) == (in_flight, in_flight)
+
     @rule(sequence=st.sampled_from(sorted(POLICIES)))
     def pause_sequence(self, sequence: str) -> None:
         changed = self.value("select pgdrip.pause_sequence(%s, 'model')", sequence)
@@ -538,23 +549,28 @@ def apply(connection: psycopg.Connection[Row]) -> None:
         connection.execute(
             "select pgdrip.apply_sender(%s)", [Jsonb(sender | {"channel": "log"})]
         )
-    for name, (on_failure, on_uncertain) in POLICIES.items():
-        steps = [
-            {
-                "day": day,
-                "body": "Hi {{name|there}}",
-                "delay": f"{int(DELAYS[day].total_seconds())} seconds",
-                "max_attempts": ATTEMPTS,
-                "backoff": f"{int(BACKOFF.total_seconds())} seconds",
-                "on_failure": on_failure,
-                "on_uncertain": on_uncertain,
-            }
-            for day in STEPS
-        ]
-        head = {"name": name, "trigger": name, "channel": "log", "status": "active"}
+    for name in POLICIES:
         connection.execute(
-            "select pgdrip.apply_sequence(%s)", [Jsonb(head | {"steps": steps})]
+            "select pgdrip.apply_sequence(%s)",
+            [Jsonb(definition(name, "Hi {{name|there}}") | {"status": "active"})],
         )
+
+
+def definition(name: str, body: str) -> Row:
+    on_failure, on_uncertain = POLICIES[name]
+    steps = [
+        {
+            "day": day,
+            "body": body,
+            "delay": f"{int(DELAYS[day].total_seconds())} seconds",
+            "max_attempts": ATTEMPTS,
+            "backoff": f"{int(BACKOFF.total_seconds())} seconds",
+            "on_failure": on_failure,
+            "on_uncertain": on_uncertain,
+        }
+        for day in STEPS
+    ]
+    return {"name": name, "trigger": name, "channel": "log", "steps": steps}
 
 
 def test_the_database_does_what_the_model_says(model: type[Engine]) -> None:
