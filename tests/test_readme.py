@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
+
+from pgdrip.definitions import load
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SESSION = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)[0]
@@ -59,3 +62,15 @@ def test_the_views_of_the_readme_exist(db: psycopg.Connection[Any]) -> None:
         )
     }
     assert set(re.findall(r"`(\w+)`", line)) == views
+
+
+def test_the_sequence_in_yaml_is_accepted(
+    db: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "warm.yaml"
+    file.write_text(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
+    (sequence,) = load([file])
+    row = db.execute(
+        "select outcome from pgdrip.apply_sequence(%s)", [Jsonb(sequence.content)]
+    ).fetchone()
+    assert row == {"outcome": "created"}
