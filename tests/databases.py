@@ -24,6 +24,7 @@ from pgdrip.postgres import Server, find_binaries, version
 from pgtap import install_pgtap
 
 CHECKOUT = Path(__file__).parents[1]
+STAGE = CHECKOUT / "tests" / "stage.sql"
 CLOCK_START = "2026-01-05 09:00:00+00"
 SEARCH_PATH = '"$user", public, tap'
 
@@ -215,6 +216,8 @@ class Databases:
         with psycopg.connect(dsn) as connection:
             connection.execute("select pgdrip.set_clock(%s)", [CLOCK_START])
             install_pgtap(connection)
+            connection.execute("reset search_path")
+            connection.execute(STAGE.read_bytes())
         return name
 
     def _run(self, statement: str, *names: str) -> None:

@@ -204,7 +204,8 @@ begin
         left join pgdrip.enrollments as e using (enrollment_id)
         left join pgdrip.sequences as q using (sequence_id),
              lateral (select case when i.outcome = 'failed'
-                                  then pgdrip.error_class(q.channel, i.code) end) as x(class)
+                                  then pgdrip.error_class(q.channel, i.code) end
+                      offset 0) as x(class)
        order by i.enrollment_id, i.token, i.outcome = 'uncertain', i.ord
     )
     select g.enrollment_id, g.token, v.event, g.code, g.class, g.detail,

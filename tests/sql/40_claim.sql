@@ -2,64 +2,15 @@
 begin;
 select no_plan();
 
-create temp table this_case (enrollment_id bigint, contact_id bigint, number integer);
-create temp sequence cases;
-create function pg_temp.new_case(p_step jsonb default '{}', p_sender jsonb default '{}',
-                                 p_sequence jsonb default '{}', p_contact jsonb default '{}')
-  returns void language plpgsql as $$
-declare
-  v_n integer := nextval('cases');
-  v_pool text := 'pool-' || v_n;
-begin
-  perform pgdrip.exit_all(array(select enrollment_id from pgdrip.due), 'next case');
-  delete from this_case;
-  perform pgdrip.apply_sender(jsonb_build_object('name', 'device-' || v_n, 'pool', v_pool,
-    'channel', 'webhook') || p_sender);
-  perform pgdrip.apply_sequence(jsonb_build_object('name', 'WARM-' || v_n, 'trigger', 'WARM-' || v_n,
-    'channel', 'webhook', 'pool', v_pool, 'status', 'active', 'steps', jsonb_build_array(
-      jsonb_build_object('day', 1, 'body', 'One') || p_step,
-      jsonb_build_object('day', 3, 'body', 'Three', 'delay', '12 hours'))) || p_sequence);
-  insert into this_case select pgdrip.add_trigger(c, 'WARM-' || v_n), c, v_n
-    from pgdrip.upsert_contact('+60110000' || lpad(v_n::text, 4, '0'), p_pool => v_pool,
-      p_name => p_contact ->> 'name', p_timezone => p_contact ->> 'timezone',
-      p_attributes => coalesce(p_contact -> 'attributes', '{}')) as c;
-end $$;
-create function pg_temp.wait(p_span interval) returns timestamptz language sql as $$
-  select pgdrip.set_clock(pgdrip.clock() + p_span)
-$$;
-create function pg_temp.live() returns pgdrip.due language sql as $$
-  select d from pgdrip.due as d join this_case using (enrollment_id)
-$$;
-create function pg_temp.run() returns pgdrip.enrollments language sql as $$
-  select e from pgdrip.enrollments as e join this_case using (enrollment_id)
-$$;
-create function pg_temp.sender() returns pgdrip.senders language sql as $$
-  select s from pgdrip.senders as s join this_case on s.name = 'device-' || number
-$$;
-create function pg_temp.last() returns pgdrip.deliveries language sql as $$
-  select j from pgdrip.deliveries as j join this_case using (enrollment_id) order by j.token desc, j.at desc limit 1
-$$;
-create function pg_temp.take(p_lease interval default '2 minutes') returns bigint language sql as $$
-  select token from pgdrip.claim('runner-1', 100, p_lease)
-$$;
-create function pg_temp.start() returns boolean language sql as $$
-  select exists (select from pgdrip.begin_send(array[(pg_temp.live()).enrollment_id], array[(pg_temp.live()).token]))
-$$;
-create function pg_temp.tell(p_outcome text, p_code text default null, p_provider_id text default null)
-  returns text language sql as $$
-  select r.verdict from pgdrip.report(array[(pg_temp.live()).enrollment_id], array[(pg_temp.live()).token],
-    array[p_outcome], array[p_provider_id], array[p_code]) as r
-$$;
-
 -- what a message holds
-select pg_temp.new_case('{"subject": "For {{name|you}}", "body": "Hi {{name|there}}, {{city}}",
+select stage.new_case('{"subject": "For {{name|you}}", "body": "Hi {{name|there}}, {{city}}",
   "media": {"type": "image", "url": "https://example.com/{{city}}.png"}}',
   '{"secret": "HOOK_SECRET", "config": {"url": "https://example.com"}}',
   p_contact => '{"name": "Lim", "attributes": {"city": "Ipoh"}}');
 create temp table m as select * from pgdrip.claim('runner-1', 10, '1 minute');
 select is((select count(*) from m), 1::bigint, 'what is due is handed out');
 select ok(m.enrollment_id = t.enrollment_id and sequence = 'WARM-1' and step = 1 and attempt = 1
-  and channel = 'webhook' and sender = 'device-1', 'a message says what it is') from m, this_case as t;
+  and channel = 'webhook' and sender = 'device-1', 'a message says what it is') from m, stage.this_case as t;
 select ok(recipient = '+601100000001' and subject = 'For Lim' and body = 'Hi Lim, Ipoh'
   and content = '{"media": {"type": "image", "url": "https://example.com/Ipoh.png"}}', 'to whom it goes, rendered') from m;
 select is(sender_config, '{"url": "https://example.com", "secret": "HOOK_SECRET"}',
@@ -67,125 +18,125 @@ select is(sender_config, '{"url": "https://example.com", "secret": "HOOK_SECRET"
 select is(idempotency_key, enrollment_id || ':1', 'its key names enrollment and step') from m;
 select ok(due_at = pgdrip.clock() and lease_until = pgdrip.clock() + interval '1 minute'
   and send_by = pgdrip.clock() + interval '10 seconds', 'it must begin within 10 s of the claim') from m;
-select is((pg_temp.live()).content_hash, pgdrip.content_hash(subject, body, content),
+select is((stage.live()).content_hash, pgdrip.content_hash(subject, body, content),
   'the hash of what was rendered is kept') from m;
 select is(m.token >> 40, epoch, 'the token carries the epoch') from m, pgdrip.control;
 select is_empty($$select pgdrip.claim('runner-2')$$, 'what is leased is not handed out again');
-select pg_temp.wait('1 minute');
+select stage.wait('1 minute');
 create temp table again as select * from pgdrip.claim('runner-2', 10, '5 seconds');
 select ok(a.token > m.token and a.idempotency_key = m.idempotency_key and a.attempt = 1,
   'a lease that ran out before the send is claimable again, no attempt burned') from again as a, m;
 select is(a.send_by, a.lease_until, 'a short lease bounds the begin') from again as a;
-select ok((pg_temp.last()).event = 'abandoned' and (pg_temp.last()).token = m.token
-  and (pg_temp.last()).code = 'lease_expired', 'the journal keeps the token that ran out') from m;
-select pg_temp.new_case('{"delay": "1 second"}');
+select ok((stage.last()).event = 'abandoned' and (stage.last()).token = m.token
+  and (stage.last()).code = 'lease_expired', 'the journal keeps the token that ran out') from m;
+select stage.new_case('{"delay": "1 second"}');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'nothing is handed out before it is due');
 select is_empty($$select pgdrip.claim('runner-1', p_channels => '{log,smtp}')$$, 'nor of other channels');
-select pg_temp.wait('1 second');
+select stage.wait('1 second');
 select is_empty($$select pgdrip.claim('runner-1', p_channels => '{log,smtp}')$$, 'even when it is due');
 select is((select count(*) from pgdrip.claim('runner-1', p_channels => '{webhook}')), 1::bigint,
   'a runner gets the channels it asks for');
 
 -- never begun
-select pg_temp.new_case();
+select stage.new_case();
 create function pg_temp.abandon(p_times integer) returns void language plpgsql as $$
 begin
   for i in 1 .. p_times loop
     perform pgdrip.claim('runner-1', 1, '10 seconds');
-    perform pg_temp.wait('10 seconds');
+    perform stage.wait('10 seconds');
   end loop;
 end $$;
 select pg_temp.abandon(19);
 select is((select count(*) from pgdrip.claim('runner-1', 1, '10 seconds')), 1::bigint, 'nineteen runners may lose a message');
-select pg_temp.wait('10 seconds');
+select stage.wait('10 seconds');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'the twentieth is the last');
-select is((pg_temp.live()).parked_reason, 'never_begun', 'the message is parked then');
-select is((select count(*) from pgdrip.deliveries join this_case using (enrollment_id) where event = 'abandoned'),
+select is((stage.live()).parked_reason, 'never_begun', 'the message is parked then');
+select is((select count(*) from pgdrip.deliveries join stage.this_case using (enrollment_id) where event = 'abandoned'),
   20::bigint, 'each of them is in the journal');
 
 -- begun and lapsed
-select pg_temp.new_case();
-select pg_temp.take(), pg_temp.start();
-create temp table lost as select (pg_temp.live()).token;
-select pg_temp.wait('2 minutes');
+select stage.new_case();
+select stage.take(), stage.start();
+create temp table lost as select (stage.live()).token;
+select stage.wait('2 minutes');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'UNCERTAIN_NOT_RESENT: a begun send whose lease ran out is not sent again');
-select ok((pg_temp.live()).parked_reason = 'uncertain' and (pg_temp.live()).token = token
-  and (pg_temp.last()).event = 'uncertain', 'it is uncertain') from lost;
-select pg_temp.new_case('{"on_uncertain": "retry", "max_attempts": 2}');
-select pg_temp.take(), pg_temp.start(), pg_temp.wait('2 minutes');
+select ok((stage.live()).parked_reason = 'uncertain' and (stage.live()).token = token
+  and (stage.last()).event = 'uncertain', 'it is uncertain') from lost;
+select stage.new_case('{"on_uncertain": "retry", "max_attempts": 2}');
+select stage.take(), stage.start(), stage.wait('2 minutes');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'under retry the first claim after it finds it uncertain');
 select is((select attempt from pgdrip.claim('runner-1')), 2, 'and the next tries it again');
-select pg_temp.start(), pg_temp.wait('2 minutes');
+select stage.start(), stage.wait('2 minutes');
 select pgdrip.claim('runner-1');
-select is((pg_temp.live()).parked_reason, 'uncertain', 'while attempts last');
+select is((stage.live()).parked_reason, 'uncertain', 'while attempts last');
 
 -- suppressed, window, expiry, rendering
-select pg_temp.new_case();
-insert into pgdrip.suppressions (address, reason) select '+60110000' || lpad(number::text, 4, '0'), 'x' from this_case;
+select stage.new_case();
+insert into pgdrip.suppressions (address, reason) select '+60110000' || lpad(number::text, 4, '0'), 'x' from stage.this_case;
 select is_empty($$select pgdrip.claim('runner-1')$$, 'a suppressed address gets nothing');
-select ok((pg_temp.run()).status = 'exited' and (pg_temp.run()).end_reason = 'suppressed', 'its enrollment is exited');
+select ok((stage.run()).status = 'exited' and (stage.run()).end_reason = 'suppressed', 'its enrollment is exited');
 
 select pgdrip.set_clock('2026-02-01 20:59+00');
-select pg_temp.new_case(p_sequence => '{"window": {"from": "09:00", "to": "21:00", "zone": "UTC"}}');
-select pg_temp.wait('1 minute');
+select stage.new_case(p_sequence => '{"window": {"from": "09:00", "to": "21:00", "zone": "UTC"}}');
+select stage.wait('1 minute');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'IN_WINDOW: nothing is handed out when the window is closed');
-select ok((pg_temp.live()).due_at >= '2026-02-02 09:00+00' and (pg_temp.live()).due_at < '2026-02-02 10:00+00',
+select ok((stage.live()).due_at >= '2026-02-02 09:00+00' and (stage.live()).due_at < '2026-02-02 10:00+00',
   'OVERDUE_SENT_OR_EXPIRED: it becomes due in the first hour of the next window');
 select pgdrip.set_clock('2026-02-02 10:00+00');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'and goes out then');
 select pgdrip.set_clock('2026-02-02 00:59+00');
-select pg_temp.new_case(p_sequence => '{"window": {"from": "09:00", "to": "21:00"}}',
+select stage.new_case(p_sequence => '{"window": {"from": "09:00", "to": "21:00"}}',
   p_contact => '{"timezone": "Asia/Kuala_Lumpur"}');
-select is((pg_temp.live()).due_at, '2026-02-02 01:00+00', 'a window without a zone is in the contact''s zone');
+select is((stage.live()).due_at, '2026-02-02 01:00+00', 'a window without a zone is in the contact''s zone');
 
 create function pg_temp.expire(p_on_expire text) returns integer language plpgsql as $$
 begin
-  perform pg_temp.new_case(jsonb_build_object('expire_after', '2 days', 'on_expire', p_on_expire));
-  perform pg_temp.wait('2 days 1 second');
+  perform stage.new_case(jsonb_build_object('expire_after', '2 days', 'on_expire', p_on_expire));
+  perform stage.wait('2 days 1 second');
   return (select count(*) from pgdrip.claim('runner-1'));
 end $$;
 select is(pg_temp.expire('send_late'), 1, 'send_late sends what is too old');
 select is(pg_temp.expire('skip'), 0, 'skip does not');
-select ok((pg_temp.live()).step = 3 and (pg_temp.live()).due_at = pgdrip.clock() + interval '12 hours'
-  and (pg_temp.run()).last_confirmed_step = 0, 'it goes on to the next step');
-select ok((pg_temp.last()).event = 'skipped' and (pg_temp.last()).code = 'expired', 'and says so');
+select ok((stage.live()).step = 3 and (stage.live()).due_at = pgdrip.clock() + interval '12 hours'
+  and (stage.run()).last_confirmed_step = 0, 'it goes on to the next step');
+select ok((stage.last()).event = 'skipped' and (stage.last()).code = 'expired', 'and says so');
 select is(pg_temp.expire('stop'), 0, 'stop does not send it either');
-select ok((pg_temp.run()).status = 'exited' and (pg_temp.run()).end_reason = 'expired', 'and ends the enrollment');
-select pg_temp.new_case('{"expire_after": "2 days", "on_expire": "skip"}');
-select pg_temp.wait('2 days');
+select ok((stage.run()).status = 'exited' and (stage.run()).end_reason = 'expired', 'and ends the enrollment');
+select stage.new_case('{"expire_after": "2 days", "on_expire": "skip"}');
+select stage.wait('2 days');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'to the day it is not too old');
 
-select pg_temp.new_case('{"body": "Hi {{city}}"}');
+select stage.new_case('{"body": "Hi {{city}}"}');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'a message that lacks a value is not sent');
-select ok((pg_temp.run()).status = 'failed' and (pg_temp.last()).class = 'content'
-  and (pg_temp.last()).code = 'missing_variable', 'it fails as content');
-select pg_temp.new_case('{"body": "Hi {{city}}", "on_missing": "skip"}');
+select ok((stage.run()).status = 'failed' and (stage.last()).class = 'content'
+  and (stage.last()).code = 'missing_variable', 'it fails as content');
+select stage.new_case('{"body": "Hi {{city}}", "on_missing": "skip"}');
 select pgdrip.claim('runner-1');
-select is((pg_temp.live()).step, 3, 'on_missing skip leaves the step out');
-select pg_temp.new_case('{"body": "Hi {{city}}", "on_failure": "park"}');
+select is((stage.live()).step, 3, 'on_missing skip leaves the step out');
+select stage.new_case('{"body": "Hi {{city}}", "on_failure": "park"}');
 select pgdrip.claim('runner-1');
-select is((pg_temp.live()).parked_reason, 'failed', 'on_failure park keeps it');
-select pg_temp.new_case();
-update pgdrip.contacts set phone = null, email = 'someone@example.com' where contact_id = (select contact_id from this_case);
+select is((stage.live()).parked_reason, 'failed', 'on_failure park keeps it');
+select stage.new_case();
+update pgdrip.contacts set phone = null, email = 'someone@example.com' where contact_id = (select contact_id from stage.this_case);
 select is((select recipient from pgdrip.claim('runner-1')), 'someone@example.com', 'RECIPIENT_VERBATIM: the address of now is used');
 
 -- QUARANTINE_POISON: one bad row among good ones
-select pg_temp.new_case('{"body": "Hi {{city}}"}');
+select stage.new_case('{"body": "Hi {{city}}"}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011777000' || n, p_pool => 'pool-' || number,
-  p_attributes => '{"city": "Ipoh"}'), 'WARM-' || number) from this_case, generate_series(1, 9) as n;
+  p_attributes => '{"city": "Ipoh"}'), 'WARM-' || number) from stage.this_case, generate_series(1, 9) as n;
 select is((select count(*) from pgdrip.claim('runner-1')), 9::bigint, 'one row that cannot be rendered holds up no other');
 
 -- limits
-select pg_temp.new_case(p_sender => '{"rate_per_hour": 80}');
+select stage.new_case(p_sender => '{"rate_per_hour": 80}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011888' || lpad(n::text, 4, '0'), p_pool => 'pool-' || number),
-  'WARM-' || number) from this_case, generate_series(1, 199) as n;
+  'WARM-' || number) from stage.this_case, generate_series(1, 199) as n;
 create function pg_temp.claims(p_times integer, p_step interval) returns integer language plpgsql as $$
 declare
   v_sum integer := 0;
 begin
   for i in 1 .. p_times loop
     v_sum := v_sum + (select count(*) from pgdrip.claim('runner-1'));
-    perform pg_temp.wait(p_step);
+    perform stage.wait(p_step);
   end loop;
   return v_sum;
 end $$;
@@ -203,42 +154,42 @@ begin
 end $$;
 select is(1 + pg_temp.claims_within('1 hour'), 80, 'RATE_AT_CLAIM: eighty in the hour, asked whenever it is ready');
 select is(pg_temp.claims_within('1 hour'), 80, 'and eighty in the next');
-select pg_temp.new_case(p_sender => '{"rate_per_hour": 80, "burst": 10}');
+select stage.new_case(p_sender => '{"rate_per_hour": 80, "burst": 10}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011999' || lpad(n::text, 4, '0'), p_pool => 'pool-' || number),
-  'WARM-' || number) from this_case, generate_series(1, 199) as n;
+  'WARM-' || number) from stage.this_case, generate_series(1, 199) as n;
 select is(pg_temp.claims(1, '0'), 10, 'a burst goes at once');
 select cmp_ok(10 + pg_temp.claims(361, '10 seconds'), '<=', 80, 'and is part of the hour');
-select pg_temp.new_case(p_sender => '{"rate_per_day": 5}');
+select stage.new_case(p_sender => '{"rate_per_day": 5}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011666' || lpad(n::text, 4, '0'), p_pool => 'pool-' || number),
-  'WARM-' || number) from this_case, generate_series(1, 19) as n;
+  'WARM-' || number) from stage.this_case, generate_series(1, 19) as n;
 select is(pg_temp.claims(1, '1 minute'), 5, 'a daily rate alone does not pace the hour');
 select is(pg_temp.claims(24, '59 minutes'), 0, 'but holds for 24 hours');
 select is(pg_temp.claims(3, '1 hour'), 5, 'then the next go out');
-select pg_temp.new_case(p_sender => '{"gap_min": "5 seconds", "gap_max": "15 seconds"}');
+select stage.new_case(p_sender => '{"gap_min": "5 seconds", "gap_max": "15 seconds"}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011555' || lpad(n::text, 4, '0'), p_pool => 'pool-' || number),
-  'WARM-' || number) from this_case, generate_series(1, 99) as n;
+  'WARM-' || number) from stage.this_case, generate_series(1, 99) as n;
 select is(pg_temp.claims(1, '0'), 1, 'with a gap one message goes at a time');
 select cmp_ok(pg_temp.claims(60, '1 second'), '>=', 4, 'the gap is at most its longest');
 select cmp_ok((select count(*) from pgdrip.due where token is not null), '<=', 13::bigint, 'and at least its shortest');
-select pg_temp.new_case(p_sender => '{"hours": {"from": "09:00", "to": "10:00", "zone": "UTC"}}');
+select stage.new_case(p_sender => '{"hours": {"from": "09:00", "to": "10:00", "zone": "UTC"}}');
 select pgdrip.set_clock('2026-06-01 10:00+00');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'a sender is idle outside its hours');
 select is(pgdrip.next_wake(), '2026-06-02 09:00+00', 'and ready when they begin');
 select pgdrip.set_clock('2026-06-02 09:00+00');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'then it works');
-select pg_temp.new_case(p_sender => '{"ramp": {"1": 2, "3": 4}}');
+select stage.new_case(p_sender => '{"ramp": {"1": 2, "3": 4}}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011444' || lpad(n::text, 4, '0'), p_pool => 'pool-' || number),
-  'WARM-' || number) from this_case, generate_series(1, 19) as n;
+  'WARM-' || number) from stage.this_case, generate_series(1, 19) as n;
 select is(pg_temp.claims(60, '1 minute'), 2, 'a new sender starts slowly');
-select pg_temp.wait('2 days');
+select stage.wait('2 days');
 select is(pg_temp.claims(60, '1 minute'), 4, 'and ramps up with its age');
 
 -- paused and blocked senders
-select pg_temp.new_case();
-select pgdrip.pause_sender('device-' || number, 'being charged') from this_case;
+select stage.new_case();
+select pgdrip.pause_sender('device-' || number, 'being charged') from stage.this_case;
 select is_empty($$select pgdrip.claim('runner-1')$$, 'a paused sender sends nothing');
-select is((pg_temp.live()).parked_reason, null, 'its work stays due');
-select pgdrip.resume_sender('device-' || number) from this_case;
+select is((stage.live()).parked_reason, null, 'its work stays due');
+select pgdrip.resume_sender('device-' || number) from stage.this_case;
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'resumed it does');
 
 -- malformed calls

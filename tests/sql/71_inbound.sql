@@ -2,149 +2,100 @@
 begin;
 select no_plan();
 
-create temp table this_case (enrollment_id bigint, contact_id bigint, number integer);
-create temp sequence cases;
-create function pg_temp.new_case(p_step jsonb default '{}', p_sender jsonb default '{}',
-                                 p_sequence jsonb default '{}', p_contact jsonb default '{}')
-  returns void language plpgsql as $$
-declare
-  v_n integer := nextval('cases');
-  v_pool text := 'pool-' || v_n;
-begin
-  perform pgdrip.exit_all(array(select enrollment_id from pgdrip.due), 'next case');
-  delete from this_case;
-  perform pgdrip.apply_sender(jsonb_build_object('name', 'device-' || v_n, 'pool', v_pool,
-    'channel', 'webhook') || p_sender);
-  perform pgdrip.apply_sequence(jsonb_build_object('name', 'WARM-' || v_n, 'trigger', 'WARM-' || v_n,
-    'channel', 'webhook', 'pool', v_pool, 'status', 'active', 'steps', jsonb_build_array(
-      jsonb_build_object('day', 1, 'body', 'One') || p_step,
-      jsonb_build_object('day', 3, 'body', 'Three', 'delay', '12 hours'))) || p_sequence);
-  insert into this_case select pgdrip.add_trigger(c, 'WARM-' || v_n), c, v_n
-    from pgdrip.upsert_contact('+60110000' || lpad(v_n::text, 4, '0'), p_pool => v_pool,
-      p_name => p_contact ->> 'name', p_timezone => p_contact ->> 'timezone',
-      p_attributes => coalesce(p_contact -> 'attributes', '{}')) as c;
-end $$;
-create function pg_temp.wait(p_span interval) returns timestamptz language sql as $$
-  select pgdrip.set_clock(pgdrip.clock() + p_span)
-$$;
-create function pg_temp.live() returns pgdrip.due language sql as $$
-  select d from pgdrip.due as d join this_case using (enrollment_id)
-$$;
-create function pg_temp.run() returns pgdrip.enrollments language sql as $$
-  select e from pgdrip.enrollments as e join this_case using (enrollment_id)
-$$;
-create function pg_temp.sender() returns pgdrip.senders language sql as $$
-  select s from pgdrip.senders as s join this_case on s.name = 'device-' || number
-$$;
-create function pg_temp.last() returns pgdrip.deliveries language sql as $$
-  select j from pgdrip.deliveries as j join this_case using (enrollment_id) order by j.token desc, j.at desc limit 1
-$$;
-create function pg_temp.take(p_lease interval default '2 minutes') returns bigint language sql as $$
-  select token from pgdrip.claim('runner-1', 100, p_lease)
-$$;
-create function pg_temp.start() returns boolean language sql as $$
-  select exists (select from pgdrip.begin_send(array[(pg_temp.live()).enrollment_id], array[(pg_temp.live()).token]))
-$$;
-create function pg_temp.tell(p_outcome text, p_code text default null, p_provider_id text default null)
-  returns text language sql as $$
-  select r.verdict from pgdrip.report(array[(pg_temp.live()).enrollment_id], array[(pg_temp.live()).token],
-    array[p_outcome], array[p_provider_id], array[p_code]) as r
-$$;
-
 create function pg_temp.receipt(p_status text, p_at timestamptz default null) returns boolean language sql as $$
-  select pgdrip.record_receipt('webhook', 'wamid-' || number, p_status, p_at) from this_case
+  select pgdrip.record_receipt('webhook', 'wamid-' || number, p_status, p_at) from stage.this_case
 $$;
 create function pg_temp.send() returns text language sql as $$
-  select pg_temp.take(); select pg_temp.start();
-  select pg_temp.tell('sent', null, 'wamid-' || number) from this_case
+  select stage.take(); select stage.start();
+  select stage.tell('sent', null, 'wamid-' || number) from stage.this_case
 $$;
 create function pg_temp.awaiting(p_on_unconfirmed text default 'park') returns text language plpgsql as $$
 begin
-  perform pg_temp.new_case(p_sender => jsonb_build_object('advance_on', 'delivered',
+  perform stage.new_case(p_sender => jsonb_build_object('advance_on', 'delivered',
     'confirm_within', '1 hour', 'on_unconfirmed', p_on_unconfirmed));
   return pg_temp.send();
 end $$;
 create function pg_temp.receipt_row() returns text language sql as $$
-  select receipt from pgdrip.provider_refs join this_case using (enrollment_id)
+  select receipt from pgdrip.provider_refs join stage.this_case using (enrollment_id)
 $$;
 
 -- receipts only move up
-select pg_temp.new_case();
+select stage.new_case();
 select is(pg_temp.send(), 'advanced', 'where acceptance counts, the step advances');
 select is(pg_temp.receipt(s), r, format('%s: %s', s, case when r then 'is news' else 'is none' end))
   from (values ('sent', true), ('sent', false), ('delivered', true), ('sent', false), ('failed', false),
                ('read', true), ('read', false), ('delivered', false)) as t(s, r);
 select is(pg_temp.receipt_row(), 'read', 'the furthest receipt stays');
-select ok((pg_temp.live()).step = 3 and (pg_temp.live()).due_at = pgdrip.clock() + interval '12 hours',
+select ok((stage.live()).step = 3 and (stage.live()).due_at = pgdrip.clock() + interval '12 hours',
   'receipts do not move a step that did not await them');
-select pg_temp.new_case();
+select stage.new_case();
 select pg_temp.send();
 select pg_temp.receipt('delivered', '2025-12-31 23:00+00');
 select is(receipt_at, '2025-12-31 23:00+00', 'a receipt has the time the provider tells')
-  from pgdrip.provider_refs join this_case using (enrollment_id);
+  from pgdrip.provider_refs join stage.this_case using (enrollment_id);
 
 -- a step that awaits its receipt
 select is(pg_temp.awaiting(), 'awaiting', 'where delivery counts, the step waits');
-select pg_temp.wait('10 minutes');
+select stage.wait('10 minutes');
 select is(pg_temp.receipt('sent'), true, 'a receipt that it was sent is news');
-select is((pg_temp.live()).awaits, 'receipt', 'but no delivery');
+select is((stage.live()).awaits, 'receipt', 'but no delivery');
 select is(pg_temp.receipt('delivered'), true, 'a delivery');
-select ok((pg_temp.live()).step = 3 and (pg_temp.live()).due_at = pgdrip.clock() + interval '12 hours',
+select ok((stage.live()).step = 3 and (stage.live()).due_at = pgdrip.clock() + interval '12 hours',
   'confirms the step; the next waits from the receipt');
 select is_empty('select * from pgdrip.check()', 'and every invariant holds');
 select pg_temp.awaiting();
 select pg_temp.receipt('failed');
-select ok((pg_temp.run()).status = 'failed' and (pg_temp.run()).end_reason = 'not_delivered',
+select ok((stage.run()).status = 'failed' and (stage.run()).end_reason = 'not_delivered',
   'a receipt that it failed ends the enrollment');
 
 -- no receipt in time
 create function pg_temp.unconfirmed(p_on_unconfirmed text) returns void language plpgsql as $$
 begin
   perform pg_temp.awaiting(p_on_unconfirmed);
-  perform pg_temp.wait('1 hour');
+  perform stage.wait('1 hour');
   perform pgdrip.claim('runner-1');
 end $$;
 select pg_temp.unconfirmed('advance');
-select is((pg_temp.live()).step, 3, 'advance goes on when no receipt came in time');
+select is((stage.live()).step, 3, 'advance goes on when no receipt came in time');
 select pg_temp.unconfirmed('stop');
-select ok((pg_temp.run()).status = 'failed' and (pg_temp.run()).end_reason = 'unconfirmed', 'stop ends it');
+select ok((stage.run()).status = 'failed' and (stage.run()).end_reason = 'unconfirmed', 'stop ends it');
 select pg_temp.unconfirmed('park');
-select is((pg_temp.live()).parked_reason, 'unconfirmed', 'park waits for an operator');
+select is((stage.live()).parked_reason, 'unconfirmed', 'park waits for an operator');
 select is((select verdict from pgdrip.report(array[j.enrollment_id], array[j.token], '{sent}')), 'awaiting',
-  'its report told again is answered as before') from (select (pg_temp.last()).*) as j;
-select is((pg_temp.live()).parked_reason, 'unconfirmed', 'and changes nothing');
+  'its report told again is answered as before') from (select (stage.last()).*) as j;
+select is((stage.live()).parked_reason, 'unconfirmed', 'and changes nothing');
 select is(pg_temp.receipt('delivered'), true, 'a late receipt');
-select is((pg_temp.live()).step, 3, 'still confirms it');
+select is((stage.live()).step, 3, 'still confirms it');
 
 -- a receipt that overtakes the report
-select pg_temp.new_case(p_sender => '{"advance_on": "delivered"}');
+select stage.new_case(p_sender => '{"advance_on": "delivered"}');
 select is(pg_temp.receipt('read'), false, 'a receipt nobody knows yet is kept');
 select is(pg_temp.send(), 'awaiting', 'when the report comes');
-select ok((pg_temp.live()).step = 3 and pg_temp.receipt_row() = 'read', 'it is matched');
-select is(pgdrip.record_receipt('log', 'wamid-' || number, 'read'), false, 'ids of another channel are other ids') from this_case;
+select ok((stage.live()).step = 3 and pg_temp.receipt_row() = 'read', 'it is matched');
+select is(pgdrip.record_receipt('log', 'wamid-' || number, 'read'), false, 'ids of another channel are other ids') from stage.this_case;
 
 -- replies
-select pg_temp.new_case();
-select is(pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), 'Yes'), 1, 'a reply ends the enrollment') from this_case;
-select ok((pg_temp.run()).status = 'exited' and (pg_temp.run()).end_reason = 'replied', 'as replied');
-select pg_temp.new_case();
-select is(pgdrip.record_reply('log', '+60110000' || lpad(number::text, 4, '0'), 'Yes'), 0, 'a reply on another channel does not') from this_case;
+select stage.new_case();
+select is(pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), 'Yes'), 1, 'a reply ends the enrollment') from stage.this_case;
+select ok((stage.run()).status = 'exited' and (stage.run()).end_reason = 'replied', 'as replied');
+select stage.new_case();
+select is(pgdrip.record_reply('log', '+60110000' || lpad(number::text, 4, '0'), 'Yes'), 0, 'a reply on another channel does not') from stage.this_case;
 select is(pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), 'Yes',
-  pgdrip.clock() - interval '1 second'), 0, 'nor one from before the enrollment') from this_case;
+  pgdrip.clock() - interval '1 second'), 0, 'nor one from before the enrollment') from stage.this_case;
 select is(pgdrip.record_reply('webhook', '+60119999999', 'Yes'), 0, 'a stranger ends nothing');
-select pg_temp.new_case(p_sequence => '{"stop_on_reply": false}');
+select stage.new_case(p_sequence => '{"stop_on_reply": false}');
 select is(pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), 'Yes'), 0,
-  'where the sequence does not stop on reply it goes on') from this_case;
+  'where the sequence does not stop on reply it goes on') from stage.this_case;
 select is(pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), 'please stop calling'), 0,
-  'an opt-out word inside a sentence is a reply like any other') from this_case;
-select is((pg_temp.run()).status, 'active', 'it still goes on');
-select pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), ' stop. ') from this_case;
-select is((pg_temp.run()).end_reason, 'suppressed', 'an opt-out word as the whole message ends it all the same');
+  'an opt-out word inside a sentence is a reply like any other') from stage.this_case;
+select is((stage.run()).status, 'active', 'it still goes on');
+select pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), ' stop. ') from stage.this_case;
+select is((stage.run()).end_reason, 'suppressed', 'an opt-out word as the whole message ends it all the same');
 create function pg_temp.opts_out(p_text text) returns boolean language plpgsql as $$
 begin
-  perform pg_temp.new_case();
-  perform pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), p_text) from this_case;
-  return exists (select from pgdrip.suppressions, this_case
+  perform stage.new_case();
+  perform pgdrip.record_reply('webhook', '+60110000' || lpad(number::text, 4, '0'), p_text) from stage.this_case;
+  return exists (select from pgdrip.suppressions, stage.this_case
                   where address = '+60110000' || lpad(number::text, 4, '0'));
 end $$;
 select ok(pg_temp.opts_out(w), format('%s opts out', w))

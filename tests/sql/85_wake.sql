@@ -2,93 +2,44 @@
 begin;
 select no_plan();
 
-create temp table this_case (enrollment_id bigint, contact_id bigint, number integer);
-create temp sequence cases;
-create function pg_temp.new_case(p_step jsonb default '{}', p_sender jsonb default '{}',
-                                 p_sequence jsonb default '{}', p_contact jsonb default '{}')
-  returns void language plpgsql as $$
-declare
-  v_n integer := nextval('cases');
-  v_pool text := 'pool-' || v_n;
-begin
-  perform pgdrip.exit_all(array(select enrollment_id from pgdrip.due), 'next case');
-  delete from this_case;
-  perform pgdrip.apply_sender(jsonb_build_object('name', 'device-' || v_n, 'pool', v_pool,
-    'channel', 'webhook') || p_sender);
-  perform pgdrip.apply_sequence(jsonb_build_object('name', 'WARM-' || v_n, 'trigger', 'WARM-' || v_n,
-    'channel', 'webhook', 'pool', v_pool, 'status', 'active', 'steps', jsonb_build_array(
-      jsonb_build_object('day', 1, 'body', 'One') || p_step,
-      jsonb_build_object('day', 3, 'body', 'Three', 'delay', '12 hours'))) || p_sequence);
-  insert into this_case select pgdrip.add_trigger(c, 'WARM-' || v_n), c, v_n
-    from pgdrip.upsert_contact('+60110000' || lpad(v_n::text, 4, '0'), p_pool => v_pool,
-      p_name => p_contact ->> 'name', p_timezone => p_contact ->> 'timezone',
-      p_attributes => coalesce(p_contact -> 'attributes', '{}')) as c;
-end $$;
-create function pg_temp.wait(p_span interval) returns timestamptz language sql as $$
-  select pgdrip.set_clock(pgdrip.clock() + p_span)
-$$;
-create function pg_temp.live() returns pgdrip.due language sql as $$
-  select d from pgdrip.due as d join this_case using (enrollment_id)
-$$;
-create function pg_temp.run() returns pgdrip.enrollments language sql as $$
-  select e from pgdrip.enrollments as e join this_case using (enrollment_id)
-$$;
-create function pg_temp.sender() returns pgdrip.senders language sql as $$
-  select s from pgdrip.senders as s join this_case on s.name = 'device-' || number
-$$;
-create function pg_temp.last() returns pgdrip.deliveries language sql as $$
-  select j from pgdrip.deliveries as j join this_case using (enrollment_id) order by j.token desc, j.at desc limit 1
-$$;
-create function pg_temp.take(p_lease interval default '2 minutes') returns bigint language sql as $$
-  select token from pgdrip.claim('runner-1', 100, p_lease)
-$$;
-create function pg_temp.start() returns boolean language sql as $$
-  select exists (select from pgdrip.begin_send(array[(pg_temp.live()).enrollment_id], array[(pg_temp.live()).token]))
-$$;
-create function pg_temp.tell(p_outcome text, p_code text default null, p_provider_id text default null)
-  returns text language sql as $$
-  select r.verdict from pgdrip.report(array[(pg_temp.live()).enrollment_id], array[(pg_temp.live()).token],
-    array[p_outcome], array[p_provider_id], array[p_code]) as r
-$$;
-
 select is((pgdrip.maintain()).partitions_created, 3, 'the first maintain makes the partitions of three months');
 select is(pgdrip.next_wake(), null, 'without work there is nothing to wake for');
-select pg_temp.new_case('{"delay": "3 hours"}');
+select stage.new_case('{"delay": "3 hours"}');
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '3 hours', 'an unlimited sender wakes when its next step is due');
-select pg_temp.new_case('{"delay": "3 hours"}', '{"rate_per_hour": 80}');
-select ok(exists (select from pgdrip.wakes where sender_id = (pg_temp.sender()).sender_id
+select stage.new_case('{"delay": "3 hours"}', '{"rate_per_hour": 80}');
+select ok(exists (select from pgdrip.wakes where sender_id = (stage.sender()).sender_id
   and due_at = pgdrip.clock() + interval '3 hours'), 'a limited one hears of new work by a wake');
 select pgdrip.claim('runner-1');
-select is((select count(*) from pgdrip.wakes where sender_id = (pg_temp.sender()).sender_id), 0::bigint, 'a claim drains the wakes');
-select is((pg_temp.sender()).next_at, pgdrip.clock() + interval '3 hours', 'into the hint of the sender');
+select is((select count(*) from pgdrip.wakes where sender_id = (stage.sender()).sender_id), 0::bigint, 'a claim drains the wakes');
+select is((stage.sender()).next_at, pgdrip.clock() + interval '3 hours', 'into the hint of the sender');
 select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999999', p_pool => 'pool-' || number),
-  pgdrip.clock() - interval '1 hour') from this_case;
+  pgdrip.clock() - interval '1 hour') from stage.this_case;
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 hours', 'earlier work wakes earlier');
 select pgdrip.claim('runner-1');
-select pg_temp.wait('2 hours');
+select stage.wait('2 hours');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'and is handed out when it is due');
-select pg_temp.new_case(p_sender => '{"rate_per_hour": 80}');
-select pg_temp.take();
+select stage.new_case(p_sender => '{"rate_per_hour": 80}');
+select stage.take();
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 minutes', 'a lease wakes when it runs out');
-select pg_temp.start(), pg_temp.tell('sent');
+select stage.start(), stage.tell('sent');
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 minutes', 'a hint may be early, never late');
-select pg_temp.wait('2 minutes');
+select stage.wait('2 minutes');
 select is_empty($$select pgdrip.claim('runner-1')$$, 'a claim for nothing');
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '11 hours 58 minutes', 'sets it right');
-select pg_temp.new_case(p_sender => '{"rate_per_hour": 80}');
-select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999998', p_pool => 'pool-' || number)) from this_case;
-select pg_temp.take();
+select stage.new_case(p_sender => '{"rate_per_hour": 80}');
+select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999998', p_pool => 'pool-' || number)) from stage.this_case;
+select stage.take();
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '45.125 seconds', 'a sender at its limit wakes when it is ready again');
-select pgdrip.pause_sender('device-' || number, 'x') from this_case;
+select pgdrip.pause_sender('device-' || number, 'x') from stage.this_case;
 select ok(pgdrip.next_wake() > pgdrip.clock() + interval '1 hour', 'a paused sender wakes nobody');
-select pgdrip.resume_sender('device-' || number) from this_case;
+select pgdrip.resume_sender('device-' || number) from stage.this_case;
 select ok(pgdrip.next_wake() <= pgdrip.clock(), 'a resumed one at once');
 select pgdrip.pause_all('x');
 select is(pgdrip.next_wake(), null, 'nothing wakes while everything is paused');
 select pgdrip.resume_all();
 
 -- maintain
-select pg_temp.new_case(p_sender => '{"rate_per_hour": 80}');
+select stage.new_case(p_sender => '{"rate_per_hour": 80}');
 select pgdrip.claim('runner-1', p_channels => '{log}');
 delete from pgdrip.wakes;
 update pgdrip.senders set next_at = null;
@@ -100,10 +51,10 @@ select has_table('pgdrip', 'deliveries_' || to_char(pgdrip.clock() + m * interva
   format('history has a partition %s months ahead', m)) from generate_series(0, 2) as m;
 select is((select count(*) from pgdrip.deliveries_default where at >= date_trunc('month', pgdrip.clock() + interval '1 month')), 0::bigint,
   'nothing of the months ahead is in the default partition');
-select pg_temp.wait('40 days');
+select stage.wait('40 days');
 select is((pgdrip.maintain()).partitions_created, 1, 'a month later one more partition is made');
-select pg_temp.start(), pg_temp.take();
-select pg_temp.tell('sent');
+select stage.start(), stage.take();
+select stage.tell('sent');
 select is_empty($$select 1 from pgdrip.deliveries_default where at >= pgdrip.clock() - interval '1 day'$$,
   'events go into the partition of their month');
 select is_empty($$select obj_description(c.oid) from pg_class as c where c.relname like 'deliveries_2%'
@@ -111,12 +62,12 @@ select is_empty($$select obj_description(c.oid) from pg_class as c where c.relna
 select pgdrip.record_receipt('webhook', 'never-known', 'read', pgdrip.clock() - interval '31 days');
 select pgdrip.record_receipt('webhook', 'not-known-yet', 'read', pgdrip.clock() - interval '29 days');
 select is((pgdrip.maintain()).receipts_pruned, 1, 'early receipts are kept for 30 days');
-select pg_temp.new_case();
-select pgdrip.exit_all(array(select enrollment_id from this_case), 'x');
-update pgdrip.senders set health = 'blocked', faults = 1 where name = (select 'device-' || number from this_case);
-update this_case set enrollment_id = pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999997', p_pool => 'pool-' || number));
-select is((pg_temp.live()).parked_reason, 'no_sender', 'a step without a sender in service is parked');
-update pgdrip.senders set health = 'healthy', faults = 0 where name = (select 'device-' || number from this_case);
+select stage.new_case();
+select pgdrip.exit_all(array(select enrollment_id from stage.this_case), 'x');
+update pgdrip.senders set health = 'blocked', faults = 1 where name = (select 'device-' || number from stage.this_case);
+update stage.this_case set enrollment_id = pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999997', p_pool => 'pool-' || number));
+select is((stage.live()).parked_reason, 'no_sender', 'a step without a sender in service is parked');
+update pgdrip.senders set health = 'healthy', faults = 0 where name = (select 'device-' || number from stage.this_case);
 select is((pgdrip.maintain()).senders_adopted, 1, 'and adopted when there is one again');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'then it goes out');
 
@@ -124,17 +75,17 @@ select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'then it g
 select throws_ok($$select pgdrip.tick(null, '1')$$, '22004', null, 'a runner has a name');
 select throws_ok($$select pgdrip.tick('r', '')$$, '22023', null, 'and a version');
 insert into pgdrip.contact_triggers (contact_id, trigger)
-select pgdrip.upsert_contact('+60119999996', p_pool => 'pool-' || number), 'WARM-' || number from this_case;
+select pgdrip.upsert_contact('+60119999996', p_pool => 'pool-' || number), 'WARM-' || number from stage.this_case;
 select is(pgdrip.tick('runner-1', '1.0'), 1, 'a tick enrolls who waits');
 create temp table since as select started_at from pgdrip.runners;
-select pg_temp.wait('10 seconds');
+select stage.wait('10 seconds');
 select is(pgdrip.tick('runner-1', '1.0'), 0, 'once');
 select ok(r.seen_at = pgdrip.clock() and r.started_at = s.started_at and r.version = '1.0', 'and says that the runner lives')
   from pgdrip.runners as r, since as s;
 select is(runners_alive, 1::bigint, 'queue_health counts it') from pgdrip.queue_health;
 select pgdrip.tick('runner-1', '1.1');
 select ok(r.started_at = pgdrip.clock() and r.version = '1.1', 'a new version has started anew') from pgdrip.runners as r;
-select pg_temp.wait('61 minutes');
+select stage.wait('61 minutes');
 select is(runners_alive, 0::bigint, 'who is silent for a minute is not alive') from pgdrip.queue_health;
 select pgdrip.tick('runner-1', '1.1');
 select is(maintained_at, pgdrip.clock(), 'a tick maintains hourly') from pgdrip.control;
