@@ -23,6 +23,13 @@ begin
     raise exception 'template has {{ without }} or }} without {{'
       using errcode = 'MD008', hint = 'Write {{name}} or {{name|there}}.';
   end if;
+  -- In JSON a variable may not reach from one string into the next.
+  if p_escape <> 'text' and exists (
+       select from unnest(v_inner) as i
+        where replace(replace(i, '\\', ''), '\"', '') like '%"%') then
+    raise exception 'template has a variable that spans two texts'
+      using errcode = 'MD008', hint = 'Close each {{ within its own text.';
+  end if;
   if exists (select from unnest(v_inner) as i
               where trim(split_part(i, '|', 1)) !~ '^[A-Za-z_][A-Za-z0-9_]{0,62}$') then
     raise exception 'template has a variable without a plain name'

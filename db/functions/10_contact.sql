@@ -134,6 +134,8 @@ begin
     raise exception 'phone and email belong to two contacts, % and %', v_ids[1], v_ids[2]
       using errcode = 'MD003', hint = 'Decide which of them is meant and pass only its address.';
   end if;
+  -- Trigger rows before the address: who holds one may be waiting for the other.
+  perform pgdrip.sweep_again(v_ids);
   update pgdrip.contacts as c
      set phone      = coalesce(p_phone, c.phone),
          email      = coalesce(p_email, c.email),
@@ -142,7 +144,6 @@ begin
          sender_id  = coalesce(v_sender, c.sender_id),
          attributes = c.attributes || coalesce(p_attributes, '{}')
    where c.contact_id = v_ids[1];
-  perform pgdrip.sweep_again(v_ids);
   return v_ids[1];
 end
 $$;
@@ -260,6 +261,8 @@ begin
       where c.pool = p_pool and lower(c.email) = lower(i.item ->> 'email'))
   on conflict do nothing;
 
+  perform pgdrip.sweep_again(array(
+    select r.contact_id from pgdrip.import_problems(p_contacts, p_pool) as r));
   update pgdrip.contacts as c
      set phone      = coalesce(i.item ->> 'phone', c.phone),
          email      = coalesce(i.item ->> 'email', c.email),
@@ -273,8 +276,6 @@ begin
     left join pgdrip.senders as s on s.name = i.item ->> 'sender'
    where c.contact_id = r.contact_id;
 
-  perform pgdrip.sweep_again(array(
-    select r.contact_id from pgdrip.import_problems(p_contacts, p_pool) as r));
   insert into pgdrip.contact_triggers (contact_id, trigger)
   select distinct r.contact_id, t.word
     from jsonb_array_elements(p_contacts) as i(item)

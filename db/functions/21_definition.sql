@@ -106,7 +106,8 @@ begin
                  interval_field_overflow then
     v_span := null;
   end;
-  if v_span is null or not pgdrip.is_span(v_span) or v_text ~ '^[0-9.]+$' then
+  if v_span is null or not pgdrip.is_span(v_span) or v_text !~ '[[:alpha:]:]'
+     or jsonb_typeof(p_object -> p_key) <> 'string' then
     perform pgdrip.refuse_definition(p_place,
       format('%s must be a wait, not %s', p_key, quote_literal(left(v_text, 40))),
       'With its unit: days, hours, minutes, seconds, none negative, as ''12 hours''.');
@@ -227,7 +228,7 @@ begin
     perform pgdrip.refuse_definition(p_place, 'days must be a list of weekdays',
       format('Of: %s.', array_to_string(v_names, ', ')));
   end if;
-  if jsonb_typeof(v_holidays) <> 'array' or v_holidays @? '$[*] ? (!(@.type() == "string"))'
+  if jsonb_typeof(v_holidays) <> 'array' or v_holidays @? 'strict $[*] ? (!(@.type() == "string"))'
      or v_holidays @? '$[*] ? (!(@ like_regex "^20[0-9]{2}-[0-9]{2}-[0-9]{2}$"))'
      or v_holidays @? '$[*] ? ((@.datetime("YYYY-MM-DD").type() == "date") is unknown)'
      or jsonb_array_length(v_holidays) > 366 then

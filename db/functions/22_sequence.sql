@@ -445,12 +445,20 @@ begin
                     where n.version_id = q.version_id and n.number >= d.step)
      order by d.enrollment_id limit p_limit for update of d skip locked);
   v_now := pgdrip.clock();
-  -- Timed anew from where the old wait began; what is due already is due at once.
+  -- Timed anew from where the old wait began, where the step or its wait is another.
   with moved as (
     update pgdrip.due as d
        set step = n.number,
-           due_at = case when d.attempt > 0 then d.due_at else pgdrip.step_due_at(
-             x.since, n, coalesce(e.last_confirmed_step, 0), v.send_window, c.timezone) end
+           attempt       = case when n.number = d.step then d.attempt else 0 end,
+           never_begun   = case when n.number = d.step then d.never_begun else 0 end,
+           parked_reason = case when n.number = d.step
+             or d.parked_reason not in ('failed', 'never_begun') then d.parked_reason end,
+           due_at = case
+             when n.number = d.step and (d.attempt > 0
+               or (n.delay, n.send_at) is not distinct from (o.delay, o.send_at)) then d.due_at
+             when x.at is null then greatest(d.due_at,
+               pgdrip.step_due_at(e.enrolled_at, n, 0, v.send_window, c.timezone))
+             else pgdrip.step_due_at(x.at, n, x.step, v.send_window, c.timezone) end
       from pgdrip.enrollments as e
       join pgdrip.contacts as c using (contact_id)
       join pgdrip.sequences as q using (sequence_id)
@@ -460,10 +468,12 @@ begin
          where s.version_id = q.version_id and s.number >= (
            select l.step from pgdrip.due as l where l.enrollment_id = e.enrollment_id)
          order by s.number limit 1) as n
-     cross join lateral (
-        select coalesce(max(j.at), e.enrolled_at) as since from pgdrip.deliveries as j
+      left join pgdrip.steps as o on o.version_id = e.version_id and o.number = n.number
+      left join lateral (
+        select j.at, j.step from pgdrip.deliveries as j
          where j.enrollment_id = e.enrollment_id and j.next_due_at is not null
-           and j.verdict in ('advanced', 'late', 'skipped')) as x
+           and j.verdict in ('advanced', 'late', 'skipped')
+         order by j.at desc limit 1) as x on true
      where e.enrollment_id = any (v_ids) and d.enrollment_id = e.enrollment_id
     returning d.enrollment_id, d.sender_id, d.due_at, v.version_id
   ),
@@ -493,6 +503,7 @@ declare
   v_version pgdrip.sequence_versions;
   v_place   text := format('sequence %s', quote_literal(left(p_definition ->> 'name', 80)));
   v_steps   pgdrip.steps[];
+  v_planned boolean;
   v_is_same boolean;
   v_result  pgdrip.publication;
 begin
@@ -500,7 +511,10 @@ begin
   v_new     := pgdrip.read_sequence(p_definition);
   v_version := pgdrip.read_version(p_definition);
   v_steps   := array(select s from pgdrip.read_steps(p_definition, v_place) as s);
+  v_planned := pgdrip.definition_boolean(p_definition, v_place, 'dry_run', false);
 
+  -- A new name has no row to lock.
+  perform pg_advisory_xact_lock(hashtextextended('pgdrip.sequence.' || v_new.name, 0));
   select q.* into v_old from pgdrip.sequences as q where q.name = v_new.name for no key update;
   if (v_old.pool, v_old.channel) <> (v_new.pool, v_new.channel) then
     perform pgdrip.refuse_definition(v_place, 'pool and channel of a sequence are fixed',
@@ -518,7 +532,7 @@ begin
 
   v_result.outcome := case
     when v_is_same and v_new.status = v_old.status then 'unchanged'
-    when pgdrip.definition_boolean(p_definition, v_place, 'dry_run', false) then 'planned'
+    when v_planned then 'planned'
     when v_old.sequence_id is null then 'created'
     else 'published' end;
   if v_result.outcome in ('unchanged', 'planned') then
@@ -595,7 +609,9 @@ begin
    order by d.enrollment_id for update of d;
   update pgdrip.due as d
      set due_at = d.due_at + make_interval(secs => extract(epoch
-           from p_now - greatest(p_sequence.paused_at, e.enrolled_at)))
+           from p_now - greatest(p_sequence.paused_at, e.enrolled_at, (
+             select max(j.at) from pgdrip.deliveries as j
+              where j.enrollment_id = e.enrollment_id and j.next_due_at is not null))))
     from pgdrip.enrollments as e
    where e.enrollment_id = d.enrollment_id and e.sequence_id = p_sequence.sequence_id
      and e.status = 'active' and d.lease_until is null and d.awaits is null

@@ -104,7 +104,7 @@ begin
   end if;
   if jsonb_typeof(p_ramp) <> 'object' or not p_ramp ? '1'
      or exists (select from jsonb_each_text(p_ramp) as r
-                 where r.key !~ '^[1-9][0-9]{0,3}$' or r.value !~ '^[1-9][0-9]{0,5}$') then
+                 where r.key !~ '^[1-9][0-9]{0,3}$' or r.value is null or r.value !~ '^[1-9][0-9]{0,5}$') then
     perform pgdrip.refuse_definition(p_place, 'must map days of age to hourly rates, from day 1',
       'As {"1": 20, "7": 50, "14": 80}.');
   end if;

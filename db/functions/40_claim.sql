@@ -140,12 +140,16 @@ as $$
     from (
       select d.token, p_now as at
         from pgdrip.enrollments as e join pgdrip.due as d using (enrollment_id)
-       where e.contact_id = p_contact and e.status = 'active' and d.lease_until > p_now
+       where e.contact_id = p_contact and e.status = 'active' and d.lease_until is not null
+         and (d.lease_until > p_now or d.begun_at is not null)
       union all
       select j.token, max(coalesce(j.begun_at, j.at))
         from pgdrip.enrollments as e join pgdrip.deliveries as j using (enrollment_id)
        where e.contact_id = p_contact and j.event in ('sent', 'uncertain')
          and j.at > p_now - make_interval(secs => extract(epoch from p_per))
+         and not exists (select from pgdrip.deliveries as r
+                          where r.enrollment_id = j.enrollment_id and r.token = j.token
+                            and r.code = 'not_sent')
        group by j.token) as s
    order by s.at desc offset p_max - 1 limit 1
 $$;
@@ -254,6 +258,14 @@ begin
     select e.enrollment_id from pgdrip.enrollments as e
      where e.enrollment_id in (select r.enrollment_id from unnest(p_rows) as r)
      order by e.enrollment_id for update skip locked);
+  v_ids := array(
+    select e.enrollment_id from pgdrip.enrollments as e
+     where e.enrollment_id = any (v_ids)
+       and e.contact_id = any (array(
+             select c.contact_id from pgdrip.contacts as c
+              where c.contact_id in (select x.contact_id from pgdrip.enrollments as x
+                                      where x.enrollment_id = any (v_ids))
+              order by c.contact_id for key share skip locked)));
   v_ids := array(
     select e.enrollment_id from pgdrip.enrollments as e
       left join pgdrip.contact_triggers as t using (trigger_id)
@@ -678,7 +690,7 @@ begin
     raise exception 'p_limit must be from 1 to 1000, not %', p_limit
       using errcode = '22023', hint = 'Claim as many as can be sent within the lease.';
   end if;
-  if array_position(p_channels, null) is not null then
+  if exists (select from unnest(p_channels) as c where c is null) then
     raise exception 'p_channels must not hold NULL'
       using errcode = '22004', hint = 'Leave it out for every channel.';
   end if;

@@ -94,7 +94,7 @@ declare
 begin
   v_out.event := p_outcome;
   v_out.next_due_at := p_now + least(interval '1 hour',
-    p_step.backoff * 2 ^ least(greatest(v_tried - 1, 0), 20)) * (0.75 + random() / 2);
+    least(p_step.backoff, interval '1 hour') * 2 ^ least(greatest(v_tried - 1, 0), 20)) * (0.75 + random() / 2);
   case
     when p_outcome = 'sent' then
       v_out.move := case p_sender.advance_on when 'delivered' then 'await' else 'confirm' end;
@@ -233,6 +233,34 @@ $$;
 comment on function pgdrip.judge(bigint[], bigint[], text[], text[], text[], text[], timestamptz) is
   'Private: for each token once what is to become of its step; a move of NULL only answers';
 
+create or replace function pgdrip.one_move_each(p_judged pgdrip.settlement[])
+  returns pgdrip.settlement[]
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (select count(*) = count(distinct j.enrollment_id) from unnest(p_judged) as j
+       where j.move <> 'note') then
+    return p_judged;
+  end if;
+  -- Two tokens of one step in one call: what was sent counts, else the later token.
+  return array(
+    select case when x.place = 1 then x.judged
+             else row(j.enrollment_id, j.token, j.event, j.code, j.class, j.detail, null, 'stale',
+                      'note', null, null, null, null, null)::pgdrip.settlement end
+      from (select j as judged, row_number() over (
+                     partition by j.enrollment_id order by j.event = 'sent' desc, j.token desc) as place
+              from unnest(p_judged) as j where j.move <> 'note') as x,
+           lateral (select (x.judged).*) as j
+    union all
+    select j from unnest(p_judged) as j where (j.move <> 'note') is not true);
+end
+$$;
+
+comment on function pgdrip.one_move_each(pgdrip.settlement[]) is
+  'Private: of several tokens of one enrollment lets only one move it; the others are noted as stale';
+
 create or replace function pgdrip.refer(p_settled pgdrip.settlement[], p_now timestamptz)
   returns void
   language plpgsql
@@ -349,6 +377,7 @@ begin
   v_judged := array(
     select j from pgdrip.judge(p_enrollments, p_tokens, p_outcomes, p_provider_ids,
                                p_codes, p_details, v_now) as j);
+  v_judged := pgdrip.one_move_each(v_judged);
   v_judged := array(
     select s from pgdrip.settle(array(
       select j from unnest(v_judged) as j where j.move is not null), v_now) as s

@@ -177,8 +177,16 @@ begin
   end if;
   perform pgdrip.lock_contact(p_contact);
   v_now := pgdrip.clock();
+  if p_at > v_now + interval '1 hour' then
+    raise exception 'p_at lies in the future'
+      using errcode = '22023', hint = 'An event is told after it happened.';
+  end if;
   insert into pgdrip.contact_events (contact_id, event, payload, at)
   values (p_contact, p_event, p_payload, coalesce(p_at, v_now));
+  -- A report under way for this contact ends first, so that its wait is seen here.
+  perform from pgdrip.due as d join pgdrip.enrollments as e using (enrollment_id)
+    where e.contact_id = p_contact and e.ended_at is null
+    order by d.enrollment_id for update of d;
   v_goals := pgdrip.exit_all(array(
     select e.enrollment_id from pgdrip.enrollments as e
       join pgdrip.sequence_versions as v using (version_id)

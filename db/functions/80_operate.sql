@@ -99,11 +99,20 @@ begin
   perform pgdrip.assert_enrollment(p_enrollment);
   perform pgdrip.lock_contact((select e.contact_id from pgdrip.enrollments as e
                                 where e.enrollment_id = p_enrollment));
+  perform from pgdrip.due as d where d.enrollment_id = p_enrollment for update;
   select e.* into v_old from pgdrip.enrollments as e
    where e.enrollment_id = p_enrollment for update;
   v_now := pgdrip.clock();
   if v_old.status = 'active' then
-    return false;
+    update pgdrip.due as d
+       set parked_reason = null, attempt = 0, never_begun = 0, due_at = v_now
+     where d.enrollment_id = p_enrollment and d.parked_reason in ('failed', 'never_begun');
+    if not found then
+      return false;
+    end if;
+    insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, v_now);
+    perform pgdrip.note('retry', format('enrollment %s', p_enrollment), p_reason);
+    return true;
   elsif v_old.status <> 'failed' then
     raise exception 'enrollment % is %, not failed', p_enrollment, v_old.status
       using errcode = 'MD003', hint = 'Only what failed can be tried again.';
@@ -114,7 +123,9 @@ begin
       using errcode = 'MD003', hint = 'That run goes on in its place.';
   end if;
   select j.step into v_step from pgdrip.deliveries as j
-   where j.enrollment_id = p_enrollment order by j.at desc, j.step desc limit 1;
+   where j.enrollment_id = p_enrollment and j.step > v_old.last_confirmed_step
+     and j.verdict is distinct from 'stale'
+   order by j.at desc, j.step desc limit 1;
   update pgdrip.enrollments as e set status = 'active', ended_at = null, end_reason = null
    where e.enrollment_id = p_enrollment;
   insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)
@@ -128,7 +139,7 @@ end
 $$;
 
 comment on function pgdrip.retry_failed(bigint, text) is
-  'Makes a failed enrollment due again at the step that failed, with all its attempts; false: it is active; 22004, 22023, MD001, MD003';
+  'Makes a failed enrollment, or one parked as failed or never begun, due again at that step with all its attempts; false: it is active; 22004, 22023, MD001, MD003';
 
 create or replace function pgdrip.unlock(p_reason text)
   returns boolean

@@ -94,7 +94,6 @@ begin
   end if;
   v_out.partitions_created := pgdrip.create_partitions(v_now);
   v_out.senders_adopted := pgdrip.adopt(10000);
-  perform pgdrip.match_receipts();
   insert into pgdrip.wakes (sender_id, due_at)
   select s.sender_id, f.due_at
     from pgdrip.senders as s
@@ -136,6 +135,7 @@ begin
         from pgdrip.control as c) then
     perform pgdrip.maintain();
   end if;
+  perform pgdrip.match_receipts();
   perform pgdrip.move_in_flight(1000);
   return pgdrip.enroll_waiting(1000);
 end

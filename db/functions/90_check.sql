@@ -108,6 +108,7 @@ begin
       join pgdrip.enrollments as e using (enrollment_id)
       join pgdrip.steps as s on s.version_id = e.version_id and s.number = j.step
      where j.event = 'uncertain' and s.on_uncertain = 'park'
+       and j.verdict is distinct from 'stale'
        and not exists (
          select from pgdrip.deliveries as r
           where r.enrollment_id = j.enrollment_id and r.token = j.token
