@@ -79,7 +79,10 @@ create or replace function pgdrip.sweep_again(p_contacts bigint[])
   set search_path = pg_catalog, pg_temp
 as $$
   update pgdrip.contact_triggers as t set sweep_at = pgdrip.clock()
-   where t.contact_id = any (p_contacts) and t.sweep_at is null
+   where t.trigger_id = any (array(
+     select l.trigger_id from pgdrip.contact_triggers as l
+      where l.contact_id = any (p_contacts) and l.sweep_at is null
+      order by l.trigger_id for no key update))
 $$;
 
 comment on function pgdrip.sweep_again(bigint[]) is

@@ -629,7 +629,10 @@ create or replace function pgdrip.sweep_word(p_trigger text, p_now timestamptz)
   set search_path = pg_catalog, pg_temp
 as $$
   update pgdrip.contact_triggers as t set sweep_at = p_now
-   where t.trigger = p_trigger and t.sweep_at is null
+   where t.trigger_id = any (array(
+     select l.trigger_id from pgdrip.contact_triggers as l
+      where l.trigger = p_trigger and l.sweep_at is null
+      order by l.trigger_id for no key update))
 $$;
 
 comment on function pgdrip.sweep_word(text, timestamptz) is

@@ -327,6 +327,8 @@ begin
            where t.trigger_id = any (p_triggers)) as w,
          lateral pgdrip.entries(w.contacts, w.sequences, w.triggers, p_now) as n;
 
+  perform from pgdrip.contact_triggers as t where t.trigger_id = any (p_triggers)
+    order by t.trigger_id for no key update;
   update pgdrip.contact_triggers as t
      set sweep_at = w.sweep_at
     from (select i.trigger_id, min(n.allowed_at) as sweep_at

@@ -233,8 +233,14 @@ begin
   end if;
   -- Of two enrollments by one word that end at once the second one here sees both ended.
   perform from pgdrip.contact_triggers as t
-    where t.trigger_id in (select e.trigger_id from pgdrip.enrollments as e
-                            where e.enrollment_id = any (v_ended))
+    where t.trigger_id in (
+      select e.trigger_id from pgdrip.enrollments as e where e.enrollment_id = any (v_ended)
+      union all
+      select a.trigger_id
+        from pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
+        join pgdrip.contact_triggers as a
+          on a.contact_id = e.contact_id and a.trigger = v.adds_trigger
+       where e.enrollment_id = any (v_ended))
     order by t.trigger_id for update;
   -- A completed one leaves its word to whoever still runs by it; the last one takes it along.
   delete from pgdrip.contact_triggers as t
@@ -253,6 +259,7 @@ begin
     from pgdrip.enrollments as e join pgdrip.sequence_versions as v using (version_id)
    where e.enrollment_id = any (v_ended) and e.status = 'completed'
      and v.adds_trigger is not null
+   order by 1, 2
   on conflict do nothing;
 end
 $$;

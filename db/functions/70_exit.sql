@@ -197,10 +197,9 @@ begin
   if not found then
     return false;
   end if;
-  update pgdrip.contact_triggers as t set sweep_at = pgdrip.clock()
-    from pgdrip.contacts as c
-   where c.contact_id = t.contact_id and t.sweep_at is null
-     and (c.phone = v_address or lower(c.email) = v_address);
+  perform pgdrip.sweep_again(array(
+    select c.contact_id from pgdrip.contacts as c
+     where c.phone = v_address or lower(c.email) = v_address));
   perform pgdrip.note('unsuppress', 'an address', p_reason);
   return true;
 end
