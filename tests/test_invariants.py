@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 TESTS = Path(__file__).parent
-# Invariant: what keeps it (a constraint, a line of check(), or a function), who proves it.
+# What keeps it (a constraint, a line of check(), a function), and who proves it.
 PROOFS = {
     "ONE_LIVE_STEP": ("due_pkey", "sql/90_check.sql", "ONE_LIVE_STEP"),
     "STEP_ONCE": ("check", "sql/90_check.sql", "STEP_ONCE"),
