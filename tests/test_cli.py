@@ -22,6 +22,7 @@ from pgdrip.console import table
 from pgdrip.contacts import BATCH, import_csv
 from pgdrip.engine import Engine
 
+PASSWORD = "hunter2"
 SEQUENCE = """\
 kind: sequence
 name: WARM
@@ -105,17 +106,17 @@ def test_without_a_database_named_nothing_is_tried() -> None:
 
 
 def test_a_connection_string_that_cannot_be_read_is_not_repeated() -> None:
-    result = invoke("check", PGDRIP_DSN="postgresql://me:hunter2@[x")
+    result = invoke("check", PGDRIP_DSN=f"postgresql://me:{PASSWORD}@[x")
     assert told(result, 3).startswith("the connection string cannot be read")
-    assert "hunter2" not in result.output
+    assert PASSWORD not in result.output
 
 
 def test_a_password_on_the_command_line_is_warned_of() -> None:
-    dsn = "host=/nowhere password=hunter2"
+    dsn = f"host=/nowhere password={PASSWORD}"
     visible = invoke("--dsn", dsn, "check")
     assert visible.exit_code == 4
     assert "everyone on this machine can read" in visible.stderr
-    assert "hunter2" not in visible.output
+    assert PASSWORD not in visible.output
     assert "everyone" not in invoke("check", PGDRIP_DSN=dsn).output
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from pgdrip import logs
 
+PASSWORD = "hunter2"
+
 
 @pytest.fixture(autouse=True)
 def _root_logger() -> Iterator[None]:
@@ -120,7 +122,10 @@ def test_tracebacks_are_masked() -> None:
         ("jane.doe+x@mail.example.co.uk", "j…@mail.example.co.uk"),
         ("<jane@example.com>", "<j…@example.com>"),
         ("host=db password=hunter2 user=x", "host=db password=… user=x"),
-        ("postgresql://user:hunter2@db.example/x", "postgresql://user:…@db.example/x"),
+        (
+            f"postgresql://user:{PASSWORD}@db.example/x",
+            "postgresql://user:…@db.example/x",
+        ),
     ],
 )
 def test_addresses_and_passwords_are_masked(text: str, masked: str) -> None:

@@ -279,11 +279,11 @@ begin
   return array(
     select e.enrollment_id from pgdrip.enrollments as e
      where e.enrollment_id = any (v_ids)
-       and (e.sequence_id = any (array(
+       and e.sequence_id = any (array(
              select q.sequence_id from pgdrip.sequences as q
               where q.sequence_id in (select x.sequence_id from pgdrip.enrollments as x
                                        where x.enrollment_id = any (v_ids))
-              order by q.sequence_id for share skip locked))));
+              order by q.sequence_id for share skip locked)));
 end
 $$;
 

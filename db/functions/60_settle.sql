@@ -36,8 +36,9 @@ begin
       left join pgdrip.due as d on d.enrollment_id = r.enrollment_id and r.move <> 'note'
       left join pgdrip.enrollments as e on e.enrollment_id = d.enrollment_id
       left join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
+      left join pgdrip.sequences as q on q.sequence_id = e.sequence_id
       left join pgdrip.contacts as c on c.contact_id = e.contact_id
-      left join lateral pgdrip.step_after(e, s, d.begun_at, r.move, r.code)
+      left join lateral pgdrip.step_after(e, q, s, d.begun_at, r.move, r.code)
              as t(version_id, step) on r.move in ('confirm', 'skip', 'branch')
       left join pgdrip.steps as n on n.version_id = t.version_id and n.number = t.step
       left join pgdrip.sequence_versions as v on v.version_id = t.version_id);
@@ -49,6 +50,7 @@ comment on function pgdrip.complete_settlements(pgdrip.settlement[], timestamptz
 
 create or replace function pgdrip.step_after(
   p_enrollment pgdrip.enrollments,
+  p_sequence   pgdrip.sequences,
   p_step       pgdrip.steps,
   p_begun_at   timestamptz,
   p_move       text,
@@ -60,8 +62,7 @@ create or replace function pgdrip.step_after(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_next   pgdrip.next_step;
-  v_newest bigint;
+  v_next pgdrip.next_step;
 begin
   v_next.version_id := p_enrollment.version_id;
   v_next.step := p_step.next_step;
@@ -77,21 +78,17 @@ begin
            and x.at >= p_begun_at)
       then coalesce(p_step.then_step, p_step.next_step) else p_step.number end;
   end if;
-  if v_next.step is distinct from p_step.number then
-    select q.version_id into v_newest from pgdrip.sequences as q
-     where q.sequence_id = p_enrollment.sequence_id and q.in_flight <> 'pin'
-       and q.version_id <> p_enrollment.version_id;
-    if found then
-      v_next.version_id := v_newest;
-      v_next.step := (select min(s.number) from pgdrip.steps as s
-                       where s.version_id = v_newest and s.number > p_step.number);
-    end if;
+  if v_next.step is distinct from p_step.number and p_sequence.in_flight <> 'pin'
+     and p_sequence.version_id <> p_enrollment.version_id then
+    v_next.version_id := p_sequence.version_id;
+    v_next.step := (select min(s.number) from pgdrip.steps as s
+                     where s.version_id = p_sequence.version_id and s.number > p_step.number);
   end if;
   return v_next;
 end
 $$;
 
-comment on function pgdrip.step_after(pgdrip.enrollments, pgdrip.steps, timestamptz, text, text) is
+comment on function pgdrip.step_after(pgdrip.enrollments, pgdrip.sequences, pgdrip.steps, timestamptz, text, text) is
   'Private: where a step leads: the next one, a branch, itself while it waits for its event, or on in the newest version';
 
 create or replace function pgdrip.journal(p_settlements pgdrip.settlement[], p_now timestamptz)
