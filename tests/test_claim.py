@@ -31,7 +31,7 @@ def test_two_claimers_never_wait_and_never_share_a_message(
         theirs = stage.claim(second, 40, "runner-2")
     rest = stage.claim(db, 40)
     assert len(mine) == 2
-    assert len(theirs) >= 20
+    assert len(theirs) >= 19  # the work of the senders that are left
     messages = drained + mine + theirs + rest
     assert len(ids(messages)) == len({m["token"] for m in messages}) == 41
 

@@ -9,7 +9,8 @@ import pytest
 TESTS = Path(__file__).parent
 SETTINGS = {
     "senders": "config secret rate_per_hour rate_per_day burst gap_min gap_max ramp"
-    " hours advance_on confirm_within on_unconfirmed",
+    " hours group_id advance_on confirm_within on_unconfirmed",
+    "sender_groups": "rate per distinct_contacts_per_day",
     "sequences": "trigger pool channel status reentry_after in_flight priority",
     "sequence_versions": "send_window stop_on_reply removes_trigger adds_trigger goal"
     " exit_when cap_max cap_per on_cap",
@@ -20,6 +21,8 @@ SETTINGS = {
 # Where definitions are read and stored; reading a setting there is no use of it.
 WRITERS = "^(read_|apply_|publish_|definition_|assert_|compile_|step_content)"
 STATE = {
+    "sender_groups": "group_id name limits_at slot slot_counts day_slot contact_counts"
+    " ready_at",
     "senders": "sender_id name pool channel is_limited status status_reason health"
     " faults fault_at last_error started_at limits_at tat day_slot day_counts"
     " ready_at next_at",
@@ -30,6 +33,7 @@ STATE = {
 }
 # As a definition says it, where that differs from the column.
 KEYS = {
+    "group_id": "group",
     "reentry_after": "reentry",
     "send_window": "window",
     "removes_trigger": "remove_trigger",
@@ -66,7 +70,7 @@ def test_every_setting_is_read_by_a_function_and_named_in_a_test(
         readers = db.execute(
             "select proname from pg_catalog.pg_proc"
             " where pronamespace = 'pgdrip'::regnamespace and proname !~ %s"
-            " and prosrc ~ %s",
+            " and coalesce(pg_get_function_sqlbody(oid), prosrc) ~ %s",
             [WRITERS, rf"\.{setting}\M"],
         ).fetchall()
         assert readers, f"no function reads {table}.{setting}"

@@ -1,4 +1,46 @@
--- Guards: which schema this is, whether the engine may work, and what arguments must be.
+-- Guards: what the checks of the tables ask, which schema this is, whether the engine may
+-- work, and what arguments must be.
+
+-- Bound when created, so that the planner puts them into the checks: a call for each row and
+-- check costs more than the rest of an update.
+create or replace function pgdrip.is_blank(p_text text)
+  returns boolean
+  language sql
+  immutable
+  parallel safe
+return p_text is null
+    or p_text ~ '^[\s\u0085\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]*$';
+
+comment on function pgdrip.is_blank(text) is
+  'Whether a text holds nothing a person could see; true for NULL';
+
+create or replace function pgdrip.is_span(p_span interval)
+  returns boolean
+  language sql
+  immutable
+  parallel safe
+return isfinite(p_span)
+   and extract(year from p_span) = 0
+   and extract(month from p_span) = 0
+   and extract(day from p_span) between 0 and 36500
+   and extract(epoch from p_span) - 86400 * extract(day from p_span)
+       between 0 and 87600 * 3600;
+
+comment on function pgdrip.is_span(interval) is
+  'Whether an interval is a wait: finite, days and time only, neither negative';
+
+create or replace function pgdrip.is_word(p_word text)
+  returns boolean
+  language sql
+  immutable
+  parallel safe
+return not pgdrip.is_blank(p_word)
+   and p_word = btrim(p_word, E' \t\n\r\u00a0')
+   and p_word !~ '[,[:cntrl:]]'
+   and octet_length(p_word) <= 200;
+
+comment on function pgdrip.is_word(text) is
+  'Whether a text is one trigger word: visible, trimmed, no comma, at most 200 bytes';
 
 create or replace function pgdrip.schema_version()
   returns text

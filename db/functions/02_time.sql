@@ -38,7 +38,7 @@ $$;
 comment on function pgdrip.wall_instant(timestamp, text) is
   'The instant of a wall clock time: the first of two in an overlap, the next valid one in a gap';
 
-create or replace function pgdrip.after_span(p_from timestamptz, p_span interval, p_zone text)
+create or replace function pgdrip.after_days(p_from timestamptz, p_span interval, p_zone text)
   returns timestamptz
   language plpgsql
   immutable
@@ -49,16 +49,27 @@ as $$
 declare
   v_days interval := make_interval(days => extract(day from p_span)::integer);
 begin
-  if v_days = interval '0' then
-    return p_from + p_span;
-  end if;
   return pgdrip.wall_instant((p_from at time zone p_zone) + v_days, p_zone)
          + (p_span - v_days);
 end
 $$;
 
+comment on function pgdrip.after_days(timestamptz, interval, text) is
+  'A span later in a zone that may put its clocks forward or back';
+
+create or replace function pgdrip.after_span(p_from timestamptz, p_span interval, p_zone text)
+  returns timestamptz
+  language sql
+  immutable
+  parallel safe
+return case
+  -- Without days, or in UTC, a span is so many seconds.
+  when extract(day from p_span) = 0 or p_zone = 'UTC'
+    then p_from + make_interval(secs => extract(epoch from p_span)::double precision)
+  else pgdrip.after_days(p_from, p_span, p_zone) end;
+
 comment on function pgdrip.after_span(timestamptz, interval, text) is
-  'A span later: days on the zone''s wall clock, the rest in elapsed time';
+  'A span later: days on the zone''s wall clock, the rest in elapsed time; NULL for NULL';
 
 create or replace function pgdrip.next_open(p_at timestamptz, p_window jsonb, p_zone text)
   returns timestamptz
@@ -131,12 +142,11 @@ $$;
 comment on function pgdrip.spread_open(timestamptz, jsonb, text, bigint) is
   'Like next_open, but waiting rows are spread by their key over the first hour it is open';
 
-create or replace function pgdrip.step_due_at(
-  p_from     timestamptz,
-  p_step     pgdrip.steps,
-  p_previous integer,
-  p_window   jsonb,
-  p_zone     text
+create or replace function pgdrip.fit_day(
+  p_at     timestamptz,
+  p_time   time,
+  p_window jsonb,
+  p_zone   text
 )
   returns timestamptz
   language plpgsql
@@ -145,26 +155,55 @@ create or replace function pgdrip.step_due_at(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_zone text := coalesce(p_zone, 'UTC');
-  v_at   timestamptz := pgdrip.after_span(p_from, coalesce(p_step.delay,
-    make_interval(days => case when p_previous > 0 then p_step.number - p_previous else 0 end)),
-    v_zone);
-  v_wall text := coalesce(nullif(p_window ->> 'zone', 'contact'), v_zone);
+  v_at   timestamptz := p_at;
+  v_wall text := coalesce(nullif(p_window ->> 'zone', 'contact'), p_zone);
   v_day  date;
 begin
-  if p_step.send_at is not null then
+  if p_time is not null then
     v_day := (v_at at time zone v_wall)::date;
-    if pgdrip.wall_instant(v_day + p_step.send_at, v_wall) < v_at then
+    if pgdrip.wall_instant(v_day + p_time, v_wall) < v_at then
       v_day := v_day + 1;
     end if;
-    v_at := pgdrip.wall_instant(v_day + p_step.send_at, v_wall);
+    v_at := pgdrip.wall_instant(v_day + p_time, v_wall);
   end if;
   if p_window is not null then
-    v_at := pgdrip.next_open(v_at, p_window, v_zone);
+    v_at := pgdrip.next_open(v_at, p_window, p_zone);
   end if;
   return v_at;
 end
 $$;
+
+comment on function pgdrip.fit_day(timestamptz, time, jsonb, text) is
+  'The next time of day, then the window; each may be NULL';
+
+create or replace function pgdrip.step_wait(p_step pgdrip.steps, p_previous integer)
+  returns interval
+  language sql
+  immutable
+  parallel safe
+return coalesce(p_step.delay, make_interval(
+  days => case when p_previous > 0 then p_step.number - p_previous else 0 end));
+
+comment on function pgdrip.step_wait(pgdrip.steps, integer) is
+  'The delay of a step, else the days between it and the step p_previous; 0 for the first';
+
+create or replace function pgdrip.step_due_at(
+  p_from     timestamptz,
+  p_step     pgdrip.steps,
+  p_previous integer,
+  p_window   jsonb,
+  p_zone     text
+)
+  returns timestamptz
+  language sql
+  immutable
+  parallel safe
+return case
+  when p_step.send_at is null and p_window is null
+    then pgdrip.after_span(p_from, pgdrip.step_wait(p_step, p_previous), coalesce(p_zone, 'UTC'))
+  else pgdrip.fit_day(
+    pgdrip.after_span(p_from, pgdrip.step_wait(p_step, p_previous), coalesce(p_zone, 'UTC')),
+    p_step.send_at, p_window, coalesce(p_zone, 'UTC')) end;
 
 comment on function pgdrip.step_due_at(timestamptz, pgdrip.steps, integer, jsonb, text) is
   'When a step is due that starts to wait at p_from, after the step p_previous (0: none): delay, then time of day, then window';

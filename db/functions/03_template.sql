@@ -65,29 +65,48 @@ $$;
 comment on function pgdrip.template_variables(jsonb, boolean) is
   'The variables of a compiled template: all, or those without a fallback';
 
-create or replace function pgdrip.clean_value(p_value text, p_escape text)
+create or replace function pgdrip.visible_text(p_value text)
+  returns text
+  language sql
+  immutable
+  parallel safe
+return nullif(btrim(regexp_replace(left(p_value, 1000),
+  '[\u0001-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]+',
+  ' ', 'g')), '');
+
+comment on function pgdrip.visible_text(text) is
+  'A text cut to 1000 characters and trimmed, without control or direction characters; NULL: nothing to see';
+
+create or replace function pgdrip.escape_value(p_value text, p_escape text)
   returns text
   language plpgsql
   immutable
+  strict
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_value text := nullif(btrim(regexp_replace(left(p_value, 1000),
-    '[\u0001-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]+',
-    ' ', 'g')), '');
+  v_value text := p_value;
 begin
   if p_escape = 'html' then
     v_value := replace(replace(replace(replace(v_value,
       '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '"', '&quot;');
   end if;
-  if p_escape in ('html', 'json') then
-    v_value := to_json(v_value)::text;
-    v_value := substr(v_value, 2, length(v_value) - 2);
-  end if;
-  return v_value;
+  v_value := to_json(v_value)::text;
+  return substr(v_value, 2, length(v_value) - 2);
 end
 $$;
+
+comment on function pgdrip.escape_value(text, text) is
+  'A text as the inside of a JSON string, and of HTML in it where p_escape is html';
+
+create or replace function pgdrip.clean_value(p_value text, p_escape text)
+  returns text
+  language sql
+  immutable
+  parallel safe
+return case p_escape when 'text' then pgdrip.visible_text(p_value)
+                     else pgdrip.escape_value(pgdrip.visible_text(p_value), p_escape) end;
 
 comment on function pgdrip.clean_value(text, text) is
   'A contact''s value made safe to print: cut to 1000 characters, trimmed, no control or direction characters, escaped; NULL: nothing to print';
@@ -96,20 +115,22 @@ create or replace function pgdrip.render_template(p_template jsonb, p_values jso
   returns text
   language plpgsql
   immutable
+  strict
   parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_text text := '';
+  v_part jsonb;
 begin
-  if p_template is null then
-    return null;
-  end if;
   -- A loop of plain expressions: a query here would be planned for each message.
   for i in 0 .. jsonb_array_length(p_template) - 1 loop
-    v_text := v_text || (p_template -> i ->> 0) || coalesce(
-      pgdrip.clean_value(p_values ->> (p_template -> i ->> 1), p_template -> i ->> 3),
-      p_template -> i ->> 2, '');
+    v_part := p_template -> i;
+    v_text := v_text || (v_part ->> 0);
+    if v_part ->> 1 is not null then
+      v_text := v_text || coalesce(
+        pgdrip.clean_value(p_values ->> (v_part ->> 1), v_part ->> 3), v_part ->> 2, '');
+    end if;
   end loop;
   return v_text;
 end
@@ -120,16 +141,11 @@ comment on function pgdrip.render_template(jsonb, jsonb) is
 
 create or replace function pgdrip.contact_values(p_contact pgdrip.contacts)
   returns jsonb
-  language plpgsql
-  immutable
+  language sql
+  stable
   parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return p_contact.attributes || jsonb_strip_nulls(jsonb_build_object(
-    'name', p_contact.name, 'phone', p_contact.phone, 'email', p_contact.email));
-end
-$$;
+return p_contact.attributes || jsonb_strip_nulls(jsonb_build_object(
+  'name', p_contact.name, 'phone', p_contact.phone, 'email', p_contact.email));
 
 comment on function pgdrip.contact_values(pgdrip.contacts) is
   'What templates may print of a contact: its attributes, name, phone and email';
@@ -162,17 +178,12 @@ create or replace function pgdrip.recipient(
   p_email   text
 )
   returns text
-  language plpgsql
+  language sql
   immutable
   parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case p_address when 'phone' then p_phone
-                        when 'email' then p_email
-                        else coalesce(p_phone, p_email) end;
-end
-$$;
+return case p_address when 'phone' then p_phone
+                      when 'email' then p_email
+                      else coalesce(p_phone, p_email) end;
 
 comment on function pgdrip.recipient(text, text, text) is
   'The address a channel (by channels.address) reaches a contact at; NULL: none';

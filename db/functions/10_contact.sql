@@ -34,6 +34,7 @@ as $$
       then format('phone %s is not E.164: + and 7 to 15 digits, as +60123456789',
                   quote_literal(left(p_phone, 40)))
     when p_email !~ '^[^[:space:]@[:cntrl:]]{1,64}@[^[:space:]@[:cntrl:]]{1,189}$'
+      or octet_length(p_email) > 254
       then format('email %s is not an address', quote_literal(left(p_email, 40)))
     when octet_length(p_name) > 1000 then 'name is longer than 1000 bytes'
     when p_timezone is not null and not pgdrip.is_timezone(p_timezone)
@@ -154,6 +155,35 @@ $$;
 comment on function pgdrip.upsert_contact(text, text, text, jsonb, text, text, text) is
   'Stores a contact and returns its id: NULL keeps what is there, attributes merge; 22004, 22023, 23514, MD001, MD003';
 
+create or replace function pgdrip.find_contact(p_address text)
+  returns bigint
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  perform pgdrip.assert_given('p_address', p_address);
+  v_ids := array(
+    select c.contact_id from pgdrip.contacts as c
+     where c.phone = p_address or lower(c.email) = lower(p_address)
+     order by c.contact_id);
+  if cardinality(v_ids) = 1 then
+    return v_ids[1];
+  elsif v_ids <> '{}' then
+    raise exception 'contacts % have the address %', array_to_string(v_ids, ', '),
+      quote_literal(left(p_address, 80))
+      using errcode = 'MD003', hint = 'They are of several pools; say which by its id.';
+  end if;
+  raise exception 'no contact has the address %', quote_literal(left(p_address, 80))
+    using errcode = 'MD001', hint = 'A phone is E.164 with its plus, as +60123456789.';
+end
+$$;
+
+comment on function pgdrip.find_contact(text) is
+  'The id of the contact with that phone or e-mail, over all pools; 22004, MD001, several MD003';
+
 create or replace function pgdrip.import_contacts(
   p_contacts jsonb,
   p_pool     text default 'default'
@@ -164,33 +194,43 @@ create or replace function pgdrip.import_contacts(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_good jsonb;
+  v_items jsonb;
+  v_lines integer[];
+  v_good  jsonb;
 begin
   perform pgdrip.assert_given('p_contacts', p_contacts);
   perform pgdrip.assert_named('p_pool', p_pool);
-  if jsonb_typeof(p_contacts) <> 'array' or jsonb_array_length(p_contacts) > 10000 then
+  if jsonb_typeof(p_contacts) <> 'array' or jsonb_array_length(p_contacts) > 10000
+     or p_contacts @? 'strict $[*] ? (@.type() != "object")' then
     raise exception 'p_contacts must be an array of at most 10000 objects'
       using errcode = '22023', hint = 'Import in batches.';
   end if;
+  -- Inside, a line is the place in the array; what the caller calls it is only told back.
+  select coalesce(jsonb_agg(i.item || jsonb_build_object('line', i.ord) order by i.ord), '[]'),
+         array_agg(coalesce((i.item ->> 'line')::integer, i.ord::integer) order by i.ord)
+    into v_items, v_lines
+    from jsonb_array_elements(p_contacts) with ordinality as i(item, ord);
   -- Known addresses first, in id order, so that nobody else changes them meanwhile.
   perform from pgdrip.contacts as c
     where c.contact_id in (
-      select k.contact_id from jsonb_array_elements(p_contacts) as i(item)
+      select k.contact_id from jsonb_array_elements(v_items) as i(item)
         join pgdrip.contacts as k on k.pool = p_pool and k.phone = i.item ->> 'phone'
       union all
-      select k.contact_id from jsonb_array_elements(p_contacts) as i(item)
+      select k.contact_id from jsonb_array_elements(v_items) as i(item)
         join pgdrip.contacts as k
           on k.pool = p_pool and lower(k.email) = lower(i.item ->> 'email'))
     order by c.contact_id for no key update;
 
   return query
-    select r.line, null::bigint, r.reason
-      from pgdrip.import_problems(p_contacts, p_pool) as r where r.reason is not null;
+    select v_lines[r.line], null::bigint, r.reason
+      from pgdrip.import_problems(v_items, p_pool) as r where r.reason is not null;
   select jsonb_agg(i.item) into v_good
-    from jsonb_array_elements(p_contacts) as i(item)
-    join pgdrip.import_problems(p_contacts, p_pool) as r
+    from jsonb_array_elements(v_items) as i(item)
+    join pgdrip.import_problems(v_items, p_pool) as r
       on r.line = (i.item ->> 'line')::integer and r.reason is null;
-  return query select r.* from pgdrip.import_good(coalesce(v_good, '[]'), p_pool) as r;
+  return query
+    select v_lines[r.line], r.contact_id, r.reason
+      from pgdrip.import_good(coalesce(v_good, '[]'), p_pool) as r;
 end
 $$;
 

@@ -13,7 +13,7 @@ declare
 begin
   perform pgdrip.assert_keys(p_definition, v_place, array['name', 'channel', 'pool',
     'rate_per_hour', 'rate_per_day', 'burst', 'gap_min', 'gap_max', 'ramp', 'hours',
-    'advance_on', 'confirm_within', 'on_unconfirmed', 'secret', 'config'],
+    'group', 'advance_on', 'confirm_within', 'on_unconfirmed', 'secret', 'config'],
     array['name', 'channel']);
   v_sender.name := p_definition ->> 'name';
   v_sender.pool := coalesce(p_definition ->> 'pool', 'default');
@@ -47,6 +47,7 @@ begin
     perform pgdrip.refuse_definition(v_place || ', hours', 'zone is missing',
       'A sender''s hours need a zone of their own, as Asia/Kuala_Lumpur.');
   end if;
+  v_sender.group_id := pgdrip.group_named(p_definition ->> 'group', v_place);
   v_sender.advance_on := pgdrip.definition_word(p_definition, v_place, 'advance_on',
     array['accepted', 'delivered'], 'accepted');
   v_sender.confirm_within := pgdrip.definition_span(p_definition, v_place, 'confirm_within', interval '1 day');
@@ -147,17 +148,17 @@ begin
   update pgdrip.senders as s
      set config = v_new.config, secret = v_new.secret, rate_per_hour = v_new.rate_per_hour,
          rate_per_day = v_new.rate_per_day, burst = v_new.burst, gap_min = v_new.gap_min,
-         gap_max = v_new.gap_max, ramp = v_new.ramp, hours = v_new.hours,
+         gap_max = v_new.gap_max, ramp = v_new.ramp, hours = v_new.hours, group_id = v_new.group_id,
          advance_on = v_new.advance_on, confirm_within = v_new.confirm_within,
          on_unconfirmed = v_new.on_unconfirmed, limits_at = pgdrip.clock(),
          -- Readiness by the old limits means nothing now; the next claim finds out.
          ready_at = case when s.health = 'healthy' then 'epoch' else s.ready_at end
    where s.sender_id = v_old.sender_id
      and (s.config, s.secret, s.rate_per_hour, s.rate_per_day, s.burst, s.gap_min, s.gap_max,
-          s.ramp, s.hours, s.advance_on, s.confirm_within, s.on_unconfirmed)
+          s.ramp, s.hours, s.group_id, s.advance_on, s.confirm_within, s.on_unconfirmed)
          is distinct from
          (v_new.config, v_new.secret, v_new.rate_per_hour, v_new.rate_per_day, v_new.burst,
-          v_new.gap_min, v_new.gap_max, v_new.ramp, v_new.hours, v_new.advance_on,
+          v_new.gap_min, v_new.gap_max, v_new.ramp, v_new.hours, v_new.group_id, v_new.advance_on,
           v_new.confirm_within, v_new.on_unconfirmed);
   if found and v_outcome = 'unchanged' then
     v_outcome := 'changed';
@@ -241,273 +242,3 @@ $$;
 
 comment on function pgdrip.resume_sender(text) is
   'Takes a paused, down or blocked sender back into service; false: it was in service; MD001, MD003';
-
-create or replace function pgdrip.hourly_rate(p_sender pgdrip.senders, p_now timestamptz)
-  returns integer
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if p_sender.ramp is null then
-    return p_sender.rate_per_hour;
-  end if;
-  return least(p_sender.rate_per_hour, (
-    select r.value::integer from jsonb_each_text(p_sender.ramp) as r
-     where r.key::integer
-           <= 1 + greatest(0, floor(extract(epoch from p_now - p_sender.started_at) / 86400))
-     order by r.key::integer desc limit 1));
-end
-$$;
-
-comment on function pgdrip.hourly_rate(pgdrip.senders, timestamptz) is
-  'The hourly rate in force at a sender''s age; NULL: unlimited';
-
--- T such that messages claimed T apart, and sent up to 10 s after their claim, never
--- exceed the rate in any rolling hour, burst included.
-create or replace function pgdrip.send_interval(p_rate integer, p_burst integer)
-  returns interval
-  language plpgsql
-  immutable
-  strict
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return make_interval(secs => 3610.0 / greatest(p_rate - p_burst + 1, 1));
-end
-$$;
-
-comment on function pgdrip.send_interval(integer, integer) is
-  'The emission interval of the hourly rate (GCRA) with the 10 s between claim and send; NULL: unlimited';
-
-create or replace function pgdrip.send_burst(p_sender pgdrip.senders, p_rate integer)
-  returns integer
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case when p_sender.gap_max > interval '0' then least(1, p_rate)
-              else least(p_sender.burst, p_rate) end;
-end
-$$;
-
-comment on function pgdrip.send_burst(pgdrip.senders, integer) is
-  'How many messages may be claimed at once after a rest; a gap leaves one';
-
-create or replace function pgdrip.day_slot(p_at timestamptz)
-  returns bigint
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return floor(extract(epoch from p_at) * 24 / 86410);
-end
-$$;
-
-comment on function pgdrip.day_slot(timestamptz) is
-  'Which slot of senders.day_counts a claim falls in; 25 slots cover any 24 h and 10 s';
-
-create or replace function pgdrip.day_counts(p_sender pgdrip.senders, p_now timestamptz)
-  returns integer[]
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (array_fill(0, array[
-    least(25, greatest(0, pgdrip.day_slot(p_now) - p_sender.day_slot))::integer])
-    || p_sender.day_counts)[1:25];
-end
-$$;
-
-comment on function pgdrip.day_counts(pgdrip.senders, timestamptz) is
-  'Claims per slot, newest first, moved on to now';
-
-create or replace function pgdrip.sender_allowance(p_sender pgdrip.senders, p_now timestamptz)
-  returns integer
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_rate  integer := pgdrip.hourly_rate(p_sender, p_now);
-  v_burst integer := pgdrip.send_burst(p_sender, v_rate);
-  v_span  interval := pgdrip.send_interval(v_rate, v_burst);
-  v_count integer := 1000;
-begin
-  if p_sender.hours is not null and pgdrip.next_open(p_now, p_sender.hours, 'UTC') > p_now then
-    return 0;
-  end if;
-  if p_sender.gap_max > interval '0' and p_sender.tat > p_now then
-    return 0;
-  end if;
-  if v_rate is not null then
-    v_count := least(v_count, v_rate, floor(
-      extract(epoch from p_now + v_burst * v_span - greatest(p_sender.tat, p_now))
-      / extract(epoch from v_span))::integer);
-  end if;
-  if p_sender.rate_per_day is not null then
-    v_count := least(v_count, p_sender.rate_per_day
-      - (select sum(c) from unnest(pgdrip.day_counts(p_sender, p_now)) as c)::integer);
-  end if;
-  if p_sender.gap_max > interval '0' or p_sender.health = 'down' then
-    v_count := least(v_count, 1);
-  end if;
-  return greatest(v_count, 0);
-end
-$$;
-
-comment on function pgdrip.sender_allowance(pgdrip.senders, timestamptz) is
-  'How many messages a sender may be given now, by rate, day, gap, ramp, hours and health; at most 1000';
-
-create or replace function pgdrip.spend_allowance(
-  p_sender pgdrip.senders,
-  p_now    timestamptz,
-  p_count  integer
-)
-  returns pgdrip.senders
-  language plpgsql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_sender pgdrip.senders := p_sender;
-  v_rate   integer := pgdrip.hourly_rate(p_sender, p_now);
-  v_burst  integer := pgdrip.send_burst(p_sender, v_rate);
-  v_span   interval := coalesce(pgdrip.send_interval(v_rate, v_burst), interval '0');
-  -- In seconds: a day of a gap is 24 hours in every TimeZone.
-  v_gap    interval := make_interval(secs => extract(epoch from p_sender.gap_min
-    + random() * (p_sender.gap_max - p_sender.gap_min)));
-begin
-  v_sender.day_counts := pgdrip.day_counts(p_sender, p_now);
-  v_sender.day_counts[1] := v_sender.day_counts[1] + p_count;
-  v_sender.day_slot := greatest(pgdrip.day_slot(p_now), p_sender.day_slot);
-  if p_count > 0 then
-    v_sender.tat := greatest(p_sender.tat, p_now)
-      + case when p_sender.gap_max > interval '0' then greatest(v_span, v_gap)
-             else p_count * v_span end;
-  end if;
-  v_sender.ready_at := v_sender.tat - coalesce((v_burst - 1) * v_span, interval '0');
-  if v_rate = 0 or p_sender.rate_per_day
-       <= (select sum(c) from unnest(v_sender.day_counts) as c) then
-    v_sender.ready_at := greatest(v_sender.ready_at,
-      to_timestamp(ceil((v_sender.day_slot + 1) * 86410 / 24.0)));
-  end if;
-  if p_sender.hours is not null then
-    v_sender.ready_at :=
-      pgdrip.next_open(greatest(v_sender.ready_at, p_now), p_sender.hours, 'UTC');
-  end if;
-  if p_sender.health = 'down' and p_count > 0 then
-    v_sender.ready_at := greatest(v_sender.ready_at, p_now + pgdrip.probe_wait(p_sender.faults));
-  end if;
-  return v_sender;
-end
-$$;
-
-comment on function pgdrip.spend_allowance(pgdrip.senders, timestamptz, integer) is
-  'The sender after p_count claims: its arrival time, day counts and when it is ready again';
-
-create or replace function pgdrip.probe_wait(p_faults integer)
-  returns interval
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return least(interval '1 hour', interval '1 minute' * 2 ^ least(greatest(p_faults - 1, 0), 6));
-end
-$$;
-
-comment on function pgdrip.probe_wait(integer) is
-  'How long a sender with that many faults in a row rests before one message probes it';
-
-create or replace function pgdrip.choose_senders(p_pools text[], p_channels text[])
-  returns bigint[]
-  language sql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-  -- Successive multiples of the golden ratio fill [0, 1) evenly, whatever their number;
-  -- each falls into one sender's share of the pool's capacity. A sender that is down has
-  -- next to none, but serves where nobody is healthy.
-  with shares as (
-    select s.pool, s.channel, s.sender_id, sum(
-             case s.health when 'healthy' then 1 else 1e-9::float8 end * greatest(1e-6, least(
-               3600, s.rate_per_day / 24.0::float8,
-               -- A call for each of 3,000 senders would cost more than all the rest.
-               case when s.ramp is null then s.rate_per_hour
-                    else pgdrip.hourly_rate(s, pgdrip.clock()) end,
-               case when s.gap_max > interval '0'
-                    then 7200 / extract(epoch from s.gap_min + s.gap_max)::float8 end))
-           ) over (partition by s.pool, s.channel order by s.sender_id) as upto
-      from pgdrip.senders as s
-     where s.status = 'active' and s.health <> 'blocked'
-       and s.pool = any (p_pools) and s.channel = any (p_channels)
-  ),
-  wheels as (
-    select s.pool, s.channel, max(s.upto) as total,
-           array_agg(s.sender_id order by s.sender_id) as ids,
-           array_agg(s.upto order by s.sender_id) as uptos
-      from shares as s group by s.pool, s.channel
-  ),
-  wanted as (
-    select i.ord, i.pool, i.channel, case when i.pool is not null
-             then mod(nextval('pgdrip.assignment_seq') * 0.6180339887498948482, 1) end as point
-      from unnest(p_pools, p_channels) with ordinality as i(pool, channel, ord)
-  )
-  select array_agg(
-           w.ids[width_bucket(n.point::float8 * w.total, w.uptos) + 1] order by n.ord)
-    from wanted as n left join wheels as w using (pool, channel)
-$$;
-
-comment on function pgdrip.choose_senders(text[], text[]) is
-  'For each wanted (pool, channel) a sender, in proportion to capacity; NULL where there is none or none is wanted';
-
-create or replace function pgdrip.adopt(p_limit integer)
-  returns integer
-  language plpgsql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_ids     bigint[];
-  v_senders bigint[];
-begin
-  v_ids := array(
-    select d.enrollment_id from pgdrip.due as d
-      join pgdrip.enrollments as e using (enrollment_id)
-      join pgdrip.sequences as q using (sequence_id)
-     where d.parked_reason = 'no_sender'
-       and exists (select from pgdrip.senders as s
-                    where s.pool = q.pool and s.channel = q.channel
-                      and s.status = 'active' and s.health <> 'blocked')
-     order by d.enrollment_id limit p_limit for update of d skip locked);
-  select pgdrip.choose_senders(array_agg(q.pool order by i.ord),
-                               array_agg(q.channel order by i.ord)) into v_senders
-    from unnest(v_ids) with ordinality as i(enrollment_id, ord)
-    join pgdrip.enrollments as e using (enrollment_id)
-    join pgdrip.sequences as q using (sequence_id);
-  update pgdrip.due as d set sender_id = i.sender_id, parked_reason = null
-    from unnest(v_ids, v_senders) as i(enrollment_id, sender_id)
-   where d.enrollment_id = i.enrollment_id;
-  update pgdrip.enrollments as e set sender_id = i.sender_id
-    from unnest(v_ids, v_senders) as i(enrollment_id, sender_id)
-   where e.enrollment_id = i.enrollment_id;
-  insert into pgdrip.wakes (sender_id, due_at)
-  select d.sender_id, min(d.due_at) from pgdrip.due as d
-   where d.enrollment_id = any (v_ids) group by d.sender_id;
-  return cardinality(v_ids);
-end
-$$;
-
-comment on function pgdrip.adopt(integer) is
-  'Private: gives a sender to steps parked for want of one; returns how many';

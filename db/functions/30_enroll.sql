@@ -358,6 +358,7 @@ create or replace function pgdrip.enroll_waiting(p_limit integer default 1000)
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off
   set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_now    timestamptz := pgdrip.clock();

@@ -10,6 +10,9 @@ create or replace function pgdrip.drain_wakes()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if not exists (select from pgdrip.wakes) then
+    return;
+  end if;
   -- A wake whose sender is locked stays; one for an unlimited sender, which every claim
   -- looks at anyway, has done its work by having been there for next_wake().
   with taken as materialized (
@@ -40,36 +43,80 @@ create or replace function pgdrip.lock_senders(
   p_done     bigint[],
   p_limit    integer
 )
-  returns setof pgdrip.senders
+  returns bigint[]
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_ids    bigint[];
+  v_groups bigint[];
 begin
-  return query
-    select s.* from pgdrip.senders as s
+  -- Who has been ready the longest comes first, so that a few with much work do not take
+  -- every turn.
+  v_ids := array(
+    select s.sender_id from pgdrip.senders as s
      where s.status = 'active' and s.health <> 'blocked'
        and s.ready_at <= p_now and (s.next_at <= p_now or not s.is_limited)
        and (s.is_limited or s.health = 'down')
        and (p_channels is null or s.channel = any (p_channels))
        and s.sender_id <> all (p_done)
-     order by s.next_at, s.sender_id limit p_limit
-       for no key update skip locked;
-  return query
-    select s.* from pgdrip.senders as s
-     where s.status = 'active' and s.health = 'healthy' and not s.is_limited
-       and (p_channels is null or s.channel = any (p_channels))
-       and s.sender_id <> all (p_done);
+       and (s.group_id is null or s.group_id in (
+             select g.group_id from pgdrip.sender_groups as g where g.ready_at <= p_now))
+     order by s.ready_at, s.sender_id limit p_limit
+       for no key update of s skip locked);
+  if not exists (select from pgdrip.sender_groups) then
+    return v_ids;
+  end if;
+  v_groups := pgdrip.lock_groups(v_ids, p_now);
+  return array(
+    select s.sender_id from unnest(v_ids) with ordinality as i(sender_id, ord)
+      join pgdrip.senders as s using (sender_id)
+     where s.group_id is null or s.group_id = any (v_groups) order by i.ord);
 end
 $$;
 
 comment on function pgdrip.lock_senders(timestamptz, text[], bigint[], integer) is
-  'Private: senders that may send now; those with a limit have work and are locked';
+  'Private: senders with a limit that may send and have work, locked, and their groups with them';
+
+create or replace function pgdrip.offers(
+  p_locked   bigint[],
+  p_channels text[],
+  p_done     bigint[],
+  p_limit    integer,
+  p_now      timestamptz
+)
+  returns setof pgdrip.offer
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    with free as (
+      select i.sender_id, i.ord, a.allowance
+        from unnest(p_locked) with ordinality as i(sender_id, ord)
+        join pgdrip.senders as s using (sender_id)
+       cross join lateral pgdrip.sender_allowance(s, p_now) as a(allowance)
+      union all
+      select s.sender_id, null, p_limit from pgdrip.senders as s
+       where s.status = 'active' and s.health = 'healthy' and not s.is_limited
+         and (p_channels is null or s.channel = any (p_channels))
+         and s.sender_id <> all (p_done)
+    )
+    select f.sender_id, f.ord is not null as is_locked,
+           least(f.allowance, ceil(p_limit::numeric / count(*) over ()))::integer, false
+      from free as f order by f.ord;
+end
+$$;
+
+comment on function pgdrip.offers(bigint[], text[], bigint[], integer, timestamptz) is
+  'Private: what each sender that may send is given of a claim: its fair share, within its allowance';
 
 create or replace function pgdrip.lock_due(
-  p_senders bigint[],
-  p_counts  integer[],
-  p_now     timestamptz
+  p_offers pgdrip.offer[],
+  p_boost  integer,
+  p_now    timestamptz
 )
   returns bigint[]
   language plpgsql
@@ -80,46 +127,39 @@ begin
   if (select count(distinct q.priority) > 1 from pgdrip.sequences as q) then
     return array(
       select d.enrollment_id
-        from unnest(p_senders, p_counts) as s(sender_id, count)
+        from unnest(p_offers) as o
        cross join lateral (
          select d.enrollment_id from pgdrip.due as d
            join pgdrip.enrollments as e using (enrollment_id)
            join pgdrip.sequences as q using (sequence_id)
-          where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at <= p_now
+          where d.sender_id = o.sender_id and d.parked_reason is null and d.due_at <= p_now
             and (d.lease_until is null or d.lease_until <= p_now)
-          order by q.priority desc, d.due_at limit s.count
+          order by q.priority desc, d.due_at limit least(500, o.share * p_boost)
             for update of d skip locked) as d);
   end if;
   return array(
     select d.enrollment_id
-      from unnest(p_senders, p_counts) as s(sender_id, count)
+      from unnest(p_offers) as o
      cross join lateral (
        select d.enrollment_id from pgdrip.due as d
-        where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at <= p_now
+        where d.sender_id = o.sender_id and d.parked_reason is null and d.due_at <= p_now
           and (d.lease_until is null or d.lease_until <= p_now)
-        order by d.due_at limit s.count
+        order by d.due_at limit least(500, o.share * p_boost)
           for update skip locked) as d);
 end
 $$;
 
-comment on function pgdrip.lock_due(bigint[], integer[], timestamptz) is
-  'Private: the claimable rows of each sender, locked: by priority where sequences differ in it, then the oldest';
+comment on function pgdrip.lock_due(pgdrip.offer[], integer, timestamptz) is
+  'Private: the claimable rows of each sender, locked: by priority where sequences differ in it, then the oldest; p_boost times as many as it is offered, where triage takes some';
 
 create or replace function pgdrip.is_wanted(p_step pgdrip.steps, p_contact pgdrip.contacts)
   returns boolean
-  language plpgsql
-  immutable
+  language sql
+  stable
   parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if p_step.only_if is null and p_step.skip_if is null then
-    return true;
-  end if;
-  return coalesce(pgdrip.contact_values(p_contact) @> p_step.only_if, true)
-     and not coalesce(pgdrip.contact_values(p_contact) @> p_step.skip_if, false);
-end
-$$;
+return p_step.only_if is null and p_step.skip_if is null
+    or coalesce(pgdrip.contact_values(p_contact) @> p_step.only_if, true)
+       and not coalesce(pgdrip.contact_values(p_contact) @> p_step.skip_if, false);
 
 comment on function pgdrip.is_wanted(pgdrip.steps, pgdrip.contacts) is
   'Whether a step''s only_if and skip_if let it go to this contact';
@@ -356,7 +396,7 @@ begin
                           and v_due.attempt < v_step.max_attempts then 'retry' else 'park' end;
       v_out.verdict := case v_out.move when 'retry' then 'retry' else 'parked' end;
       v_out.next_due_at := v_due.due_at;
-    when p_row.obstacle = 'closed' then
+    when p_row.obstacle in ('closed', 'group_full') then
       v_out.move := 'retry';
       v_out.next_due_at := p_row.until;
     when p_row.obstacle = 'timed_out' then
@@ -410,29 +450,37 @@ declare
   v_hash integer;
   v_item jsonb;
 begin
-  v_text.subject := p_step.subject;
-  v_text.body    := p_step.body;
-  v_text.content := p_step.content;
-  if p_step.variants is not null then
-    -- The same enrollment falls into the same part of the weights at every step.
-    v_hash := get_byte(sha256(int8send(p_enrollment)), 0) * 256
-            + get_byte(sha256(int8send(p_enrollment)), 1);
-    v_text.variant := 1;
-    while v_hash * (p_step.variants -> -1 ->> 'upto')::integer / 65536
-          >= (p_step.variants -> (v_text.variant - 1) ->> 'upto')::integer loop
-      v_text.variant := v_text.variant + 1;
-    end loop;
-    v_item := p_step.variants -> (v_text.variant - 1);
-    v_text.subject := nullif(v_item -> 'subject', 'null');
-    v_text.body    := nullif(v_item -> 'body', 'null');
-    v_text.content := nullif(v_item -> 'content', 'null');
+  if p_step.variants is null then
+    return row(p_step.subject, p_step.body, p_step.content, null)::pgdrip.step_text;
   end if;
+  -- The same enrollment falls into the same part of the weights at every step.
+  v_hash := get_byte(sha256(int8send(p_enrollment)), 0) * 256
+          + get_byte(sha256(int8send(p_enrollment)), 1);
+  v_text.variant := 1;
+  while v_hash * (p_step.variants -> -1 ->> 'upto')::integer / 65536
+        >= (p_step.variants -> (v_text.variant - 1) ->> 'upto')::integer loop
+    v_text.variant := v_text.variant + 1;
+  end loop;
+  v_item := p_step.variants -> (v_text.variant - 1);
+  v_text.subject := nullif(v_item -> 'subject', 'null');
+  v_text.body    := nullif(v_item -> 'body', 'null');
+  v_text.content := nullif(v_item -> 'content', 'null');
   return v_text;
 end
 $$;
 
 comment on function pgdrip.step_text(pgdrip.steps, bigint) is
   'Private: the templates of a step for one enrollment: its own, or those of the variant that a stable hash chooses';
+
+create or replace function pgdrip.content_hash(p_subject text, p_body text, p_content jsonb)
+  returns bytea
+  language sql
+  stable
+  parallel safe
+return sha256(convert_to(concat_ws(E'\n', p_subject, p_body, p_content::text), 'UTF8'));
+
+comment on function pgdrip.content_hash(text, text, jsonb) is
+  'sha256 of subject, body and content as rendered, those present, joined by line feeds';
 
 create or replace function pgdrip.lease_due(
   p_enrollments bigint[],
@@ -460,20 +508,27 @@ begin
     with rendered as materialized (
       select d.enrollment_id, q.name as sequence, d.step, d.attempt + 1 as attempt, q.channel,
              n.name as sender,
-             n.config || jsonb_strip_nulls(jsonb_build_object('secret', n.secret)) as config,
+             case when n.secret is null then n.config
+                  else n.config || jsonb_build_object('secret', n.secret) end as config,
              pgdrip.recipient(h.address, c.phone, c.email) as recipient,
-             pgdrip.render_template(x.subject, k.vals) as subject,
-             pgdrip.render_template(x.body, k.vals) as body,
-             pgdrip.render_template(x.content, k.vals)::jsonb as content, x.variant, d.due_at
+             pgdrip.render_template(case when s.variants is null then s.subject
+                                         else x.subject end, k.vals) as subject,
+             pgdrip.render_template(case when s.variants is null then s.body
+                                         else x.body end, k.vals) as body,
+             pgdrip.render_template(case when s.variants is null then s.content
+                                         else x.content end, k.vals)::jsonb as content,
+             x.variant, d.due_at
         from pgdrip.due as d
         join pgdrip.enrollments as e using (enrollment_id)
         join pgdrip.sequences as q using (sequence_id)
         join pgdrip.channels as h on h.channel = q.channel
         join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
         join pgdrip.contacts as c using (contact_id)
-        join pgdrip.senders as n on n.sender_id = d.sender_id,
-             lateral (select pgdrip.contact_values(c) offset 0) as k(vals),
-             lateral pgdrip.step_text(s, d.enrollment_id) as x
+        join pgdrip.senders as n on n.sender_id = d.sender_id
+       cross join lateral (select pgdrip.contact_values(c) offset 0) as k(vals)
+        left join lateral (
+          select v.* from pgdrip.step_text(s, d.enrollment_id) as v
+           where s.variants is not null) as x on true
        where d.enrollment_id = any (p_enrollments)
     ),
     leased as (
@@ -500,25 +555,10 @@ $$;
 comment on function pgdrip.lease_due(bigint[], text, interval, timestamptz) is
   'Private: leases locked rows to a runner and renders their messages';
 
-create or replace function pgdrip.content_hash(p_subject text, p_body text, p_content jsonb)
-  returns bytea
-  language plpgsql
-  immutable
-  parallel safe
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return sha256(convert_to(concat_ws(E'\n', p_subject, p_body, p_content::text), 'UTF8'));
-end
-$$;
-
-comment on function pgdrip.content_hash(text, text, jsonb) is
-  'sha256 of subject, body and content as rendered, those present, joined by line feeds';
-
 create or replace function pgdrip.charge_senders(
-  p_senders bigint[],
-  p_counts  integer[],
-  p_now     timestamptz
+  p_offers pgdrip.offer[],
+  p_leased bigint[],
+  p_now    timestamptz
 )
   returns void
   language plpgsql
@@ -526,30 +566,34 @@ create or replace function pgdrip.charge_senders(
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- next_at: the first row nobody has leased, or the end of a lease in front of it.
+  -- Whoever had all that it was asked for may have more at once: its hint stays. Else the
+  -- hint is the first row nobody has leased, or the end of a lease in front of it.
   update pgdrip.senders as s
      set tat = n.tat, day_slot = n.day_slot, day_counts = n.day_counts,
          ready_at = n.ready_at,
-         next_at = case when f.due_at <= p_now then f.due_at
+         next_at = case when not c.is_empty then s.next_at
+                        when f.due_at <= p_now then f.due_at
                         else least(f.due_at, l.lease_until) end
-    from unnest(p_senders, p_counts) as c(sender_id, count)
+    from unnest(p_offers) as c
     join pgdrip.senders as o using (sender_id)
-   cross join lateral pgdrip.spend_allowance(o, p_now, c.count) as n
+    left join (select d.sender_id, count(*)::integer as count from pgdrip.due as d
+                where d.enrollment_id = any (p_leased) group by d.sender_id) as t using (sender_id)
+   cross join lateral pgdrip.spend_allowance(o, p_now, coalesce(t.count, 0)) as n
     left join lateral (
       select d.due_at from pgdrip.due as d
-       where d.sender_id = o.sender_id and d.parked_reason is null
+       where c.is_empty and d.sender_id = o.sender_id and d.parked_reason is null
          and (d.lease_until is null or d.lease_until <= p_now)
        order by d.due_at limit 1) as f on true
     left join lateral (
       select min(d.lease_until) as lease_until from pgdrip.due as d
-       where (f.due_at is null or f.due_at > p_now)
+       where c.is_empty and (f.due_at is null or f.due_at > p_now)
          and d.sender_id = o.sender_id and d.parked_reason is null
          and d.due_at <= p_now and d.lease_until > p_now) as l on true
-   where s.sender_id = c.sender_id;
+   where c.is_locked and s.sender_id = c.sender_id;
 end
 $$;
 
-comment on function pgdrip.charge_senders(bigint[], integer[], timestamptz) is
+comment on function pgdrip.charge_senders(pgdrip.offer[], bigint[], timestamptz) is
   'Private: takes what was handed out from the senders'' allowances and renews their hints';
 
 create or replace function pgdrip.claim(
@@ -566,6 +610,7 @@ create or replace function pgdrip.claim(
   set enable_seqscan = off
   set random_page_cost = 1.1
   set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_now     timestamptz;
@@ -573,12 +618,10 @@ declare
   v_triaged integer := 0;
   v_boost   integer := 1;
   v_done    bigint[] := '{}'::bigint[];
-  v_senders bigint[];
-  v_limited bigint[];
-  v_shares  integer[];
-  v_given   integer[];
+  v_offers  pgdrip.offer[];
   v_rows    bigint[];
   v_ready   bigint[];
+  v_first   bigint[];
   v_leased  bigint[];
 begin
   perform pgdrip.assert_claim(p_runner, p_limit, p_lease, p_channels);
@@ -589,32 +632,25 @@ begin
   perform pgdrip.drain_wakes();
   v_now := pgdrip.clock();
   while v_want > 0 and v_triaged < 500 loop
-    select array_agg((n.sender).sender_id),
-           array_agg((n.sender).sender_id) filter (where n.is_locked),
-           array_agg(least(ceil(v_want::numeric / n.count)::integer, case
-             when n.is_locked then pgdrip.sender_allowance(n.sender, v_now)
-             else v_want end))
-      into v_senders, v_limited, v_shares
-      from (select s as sender, s.is_limited or s.health = 'down' as is_locked,
-                   count(*) over () as count
-              from pgdrip.lock_senders(v_now, p_channels, v_done, v_want) as s) as n;
-    exit when v_senders is null;
+    v_offers := array(
+      select o from pgdrip.offers(pgdrip.lock_senders(v_now, p_channels, v_done, v_want),
+                                  p_channels, v_done, v_want, v_now) as o);
+    exit when v_offers = '{}';
 
-    v_rows := pgdrip.lock_due(v_senders,
-      array(select least(500, x * v_boost) from unnest(v_shares) as x), v_now);
-    v_given := pgdrip.count_by_sender(v_rows, v_senders);
-    v_ready := pgdrip.triage(v_rows, v_now);
-    v_leased := pgdrip.first_of_each(v_ready, v_senders, v_shares, v_want);
+    v_rows   := pgdrip.lock_due(v_offers, v_boost, v_now);
+    v_offers := pgdrip.mark_empty(v_offers, v_rows, v_boost);
+    v_ready  := pgdrip.triage(v_rows, v_now);
+    v_first  := pgdrip.first_of_each(v_ready, v_offers, v_want);
+    v_leased := pgdrip.fit_groups(v_first, v_now);
     return query select m.* from pgdrip.lease_due(v_leased, p_runner, p_lease, v_now) as m;
 
-    perform pgdrip.charge_senders(
-      v_limited, pgdrip.count_by_sender(v_leased, v_limited), v_now);
-    -- A sender that gave fewer rows than it was asked for has no more; nor one at its limit.
+    perform pgdrip.charge_senders(v_offers, v_leased, v_now);
+    perform pgdrip.charge_groups(v_leased, v_now);
     v_done := v_done || array(
-      select a.sender_id from unnest(v_senders, v_shares, v_given) as a(sender_id, share, given)
-       where a.share = 0 or a.given < least(500, a.share * v_boost));
+      select o.sender_id from unnest(v_offers) as o where o.is_empty or o.share = 0);
     v_want := v_want - cardinality(v_leased);
-    v_triaged := v_triaged + cardinality(v_rows) - cardinality(v_ready);
+    v_triaged := v_triaged + cardinality(v_rows) - cardinality(v_ready)
+                           + cardinality(v_first) - cardinality(v_leased);
     if cardinality(v_ready) < cardinality(v_rows) then
       v_boost := v_boost * 2;
     end if;
@@ -625,29 +661,9 @@ $$;
 comment on function pgdrip.claim(text, integer, interval, text[]) is
   'Hands up to p_limit due messages to one runner under a lease; the sender''s allowance is spent here; 22004, 22023, 25006, MD003, MD005';
 
-create or replace function pgdrip.count_by_sender(p_enrollments bigint[], p_senders bigint[])
-  returns integer[]
-  language plpgsql
-  stable
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return array(
-    select count(d.enrollment_id)::integer
-      from unnest(p_senders) with ordinality as s(sender_id, ord)
-      left join pgdrip.due as d
-             on d.enrollment_id = any (p_enrollments) and d.sender_id = s.sender_id
-     group by s.ord order by s.ord);
-end
-$$;
-
-comment on function pgdrip.count_by_sender(bigint[], bigint[]) is
-  'Private: how many of the rows each sender has, in the order of the senders';
-
 create or replace function pgdrip.first_of_each(
   p_enrollments bigint[],
-  p_senders     bigint[],
-  p_shares      integer[],
+  p_offers      pgdrip.offer[],
   p_limit       integer
 )
   returns bigint[]
@@ -662,14 +678,37 @@ begin
               partition by d.sender_id order by i.ord) as place
               from unnest(p_enrollments) with ordinality as i(enrollment_id, ord)
               join pgdrip.due as d using (enrollment_id)) as r
-      join unnest(p_senders, p_shares) as s(sender_id, share) using (sender_id)
-     where r.place <= s.share
+      join unnest(p_offers) as o using (sender_id)
+     where r.place <= o.share
      order by r.place, r.ord limit p_limit);
 end
 $$;
 
-comment on function pgdrip.first_of_each(bigint[], bigint[], integer[], integer) is
+comment on function pgdrip.first_of_each(bigint[], pgdrip.offer[], integer) is
   'Private: of locked rows the first of each sender, up to its share';
+
+create or replace function pgdrip.mark_empty(
+  p_offers pgdrip.offer[],
+  p_rows   bigint[],
+  p_boost  integer
+)
+  returns pgdrip.offer[]
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(o.sender_id, o.is_locked, o.share,
+               coalesce(g.count, 0) < least(500, o.share * p_boost))::pgdrip.offer
+      from unnest(p_offers) as o
+      left join (select d.sender_id, count(*) from pgdrip.due as d
+                  where d.enrollment_id = any (p_rows) group by d.sender_id) as g using (sender_id));
+end
+$$;
+
+comment on function pgdrip.mark_empty(pgdrip.offer[], bigint[], integer) is
+  'Private: the offers, with word of those senders that had fewer rows than asked for: no more are due';
 
 create or replace function pgdrip.assert_claim(
   p_runner   text,

@@ -8,6 +8,7 @@ create or replace function pgdrip.begin_send(p_enrollments bigint[], p_tokens bi
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off
   set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_now timestamptz;
@@ -56,9 +57,8 @@ begin
                when n.status <> 'active' or n.health = 'blocked' then 'sender_paused'
                when q.status = 'paused' then 'sequence_paused'
                when e.paused_at is not null then 'enrollment_paused'
-               when exists (select from pgdrip.suppressions as x where x.address in (
-                              pgdrip.recipient(h.address, c.phone, c.email),
-                              lower(pgdrip.recipient(h.address, c.phone, c.email))))
+               when exists (select from pgdrip.suppressions as x
+                             where x.address in (a.recipient, lower(a.recipient)))
                  then 'suppressed'
              end as obstacle
         from unnest(p_enrollments, p_tokens) as i(enrollment_id, token)
@@ -67,7 +67,8 @@ begin
         join pgdrip.sequences as q using (sequence_id)
         join pgdrip.channels as h on h.channel = q.channel
         join pgdrip.contacts as c using (contact_id)
-        join pgdrip.senders as n on n.sender_id = d.sender_id
+        join pgdrip.senders as n on n.sender_id = d.sender_id,
+             lateral (select pgdrip.recipient(h.address, c.phone, c.email)) as a(recipient)
        where d.begun_at is null and d.lease_until > p_now) as r
      where r.obstacle is not null;
 end

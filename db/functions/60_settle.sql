@@ -6,6 +6,43 @@
 -- (on from a step that awaited an event) · retry · await (a receipt) · park · fail · exit ·
 -- note (the journal only).
 
+create or replace function pgdrip.step_after(
+  p_enrollment pgdrip.enrollments,
+  p_sequence   pgdrip.sequences,
+  p_step       pgdrip.steps,
+  p_begun_at   timestamptz,
+  p_move       text,
+  p_code       text
+)
+  returns setof pgdrip.next_step
+  language sql
+  stable
+begin atomic
+  select case when o.is_other then p_sequence.version_id else p_enrollment.version_id end,
+         case when o.is_other then (
+                select min(s.number) from pgdrip.steps as s
+                 where s.version_id = p_sequence.version_id and s.number > p_step.number)
+              else n.step end
+    from (select case
+            when p_step.wait_event is null then p_step.next_step
+            when p_move = 'branch' and p_code = 'event'
+              then coalesce(p_step.then_step, p_step.next_step)
+            when p_move = 'branch' then coalesce(p_step.else_step, p_step.next_step)
+            when p_move = 'skip' then p_step.next_step
+            -- The event may have come between the send and its report.
+            when exists (
+              select from pgdrip.contact_events as x
+               where x.contact_id = p_enrollment.contact_id and x.event = p_step.wait_event
+                 and x.at >= p_begun_at) then coalesce(p_step.then_step, p_step.next_step)
+            else p_step.number end) as n(step),
+         lateral (select p_sequence.in_flight <> 'pin'
+                     and p_sequence.version_id <> p_enrollment.version_id
+                     and n.step is distinct from p_step.number) as o(is_other);
+end;
+
+comment on function pgdrip.step_after(pgdrip.enrollments, pgdrip.sequences, pgdrip.steps, timestamptz, text, text) is
+  'Private: where a step leads: the next one, a branch, itself while it waits for its event, or on in the newest version';
+
 create or replace function pgdrip.complete_settlements(
   p_settlements pgdrip.settlement[],
   p_now         timestamptz
@@ -47,49 +84,6 @@ $$;
 
 comment on function pgdrip.complete_settlements(pgdrip.settlement[], timestamptz) is
   'Private: fills in verdict, step, next step and its due time';
-
-create or replace function pgdrip.step_after(
-  p_enrollment pgdrip.enrollments,
-  p_sequence   pgdrip.sequences,
-  p_step       pgdrip.steps,
-  p_begun_at   timestamptz,
-  p_move       text,
-  p_code       text
-)
-  returns pgdrip.next_step
-  language plpgsql
-  stable
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_next pgdrip.next_step;
-begin
-  v_next.version_id := p_enrollment.version_id;
-  v_next.step := p_step.next_step;
-  if p_move = 'branch' and p_code <> 'event' then
-    v_next.step := coalesce(p_step.else_step, p_step.next_step);
-  elsif p_move = 'branch' then
-    v_next.step := coalesce(p_step.then_step, p_step.next_step);
-  elsif p_move = 'confirm' and p_step.wait_event is not null then
-    -- The event may have come between the send and its report.
-    v_next.step := case when exists (
-        select from pgdrip.contact_events as x
-         where x.contact_id = p_enrollment.contact_id and x.event = p_step.wait_event
-           and x.at >= p_begun_at)
-      then coalesce(p_step.then_step, p_step.next_step) else p_step.number end;
-  end if;
-  if v_next.step is distinct from p_step.number and p_sequence.in_flight <> 'pin'
-     and p_sequence.version_id <> p_enrollment.version_id then
-    v_next.version_id := p_sequence.version_id;
-    v_next.step := (select min(s.number) from pgdrip.steps as s
-                     where s.version_id = p_sequence.version_id and s.number > p_step.number);
-  end if;
-  return v_next;
-end
-$$;
-
-comment on function pgdrip.step_after(pgdrip.enrollments, pgdrip.sequences, pgdrip.steps, timestamptz, text, text) is
-  'Private: where a step leads: the next one, a branch, itself while it waits for its event, or on in the newest version';
 
 create or replace function pgdrip.journal(p_settlements pgdrip.settlement[], p_now timestamptz)
   returns void

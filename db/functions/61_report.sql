@@ -81,54 +81,45 @@ create or replace function pgdrip.judge_current(
   p_class   text,
   p_now     timestamptz
 )
-  returns pgdrip.settlement
-  language plpgsql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_out     pgdrip.settlement;
-  v_tried   integer := p_due.attempt
-    + (p_due.begun_at is null and p_due.lease_until is not null)::integer;
-  v_can_try boolean := v_tried < p_step.max_attempts;
-begin
-  v_out.event := p_outcome;
-  v_out.next_due_at := p_now + least(interval '1 hour',
-    least(p_step.backoff, interval '1 hour') * 2 ^ least(greatest(v_tried - 1, 0), 20)) * (0.75 + random() / 2);
-  case
-    when p_outcome = 'sent' then
-      v_out.move := case p_sender.advance_on when 'delivered' then 'await' else 'confirm' end;
-      v_out.next_due_at := p_now + p_sender.confirm_within;
-      v_out.verdict := case
-        when p_due.parked_reason = 'uncertain' or p_due.lease_until <= p_now then 'late'
-        when v_out.move = 'await' then 'awaiting' end;
-    when p_outcome = 'failed' and p_class in ('sender', 'blocked') then
-      v_out.move := 'retry';
-      v_out.next_due_at := p_due.due_at;
-      v_out.verdict := 'deferred';
-    when p_outcome = 'failed' and p_class = 'transient' and v_can_try
-      or p_outcome = 'uncertain' and p_step.on_uncertain = 'retry' and v_can_try then
-      v_out.move := 'retry';
-      v_out.verdict := 'retry';
-    when p_outcome = 'uncertain' then
-      v_out.move := case when p_due.parked_reason is null then 'park' end;
-      v_out.reason := 'uncertain';
-      v_out.verdict := 'parked';
-      v_out.next_due_at := null;
-    else
-      v_out.move := case p_step.on_failure
-        when 'skip' then 'skip' when 'park' then 'park' else 'fail' end;
-      v_out.reason := case v_out.move when 'park' then 'failed' end;
-      v_out.verdict := case v_out.move
-        when 'skip' then 'skipped' when 'park' then 'parked' else 'failed' end;
-      v_out.next_due_at := null;
-  end case;
-  return v_out;
-end
-$$;
+  returns setof pgdrip.judgement
+  language sql
+  stable
+begin atomic
+  select p_outcome, m.move,
+         case when p_outcome = 'uncertain' and m.move is distinct from 'retry' then 'uncertain'
+              when m.move = 'park' then 'failed' end,
+         case
+           when p_outcome = 'sent' then case
+             when p_due.parked_reason = 'uncertain' or p_due.lease_until <= p_now then 'late'
+             when m.move = 'await' then 'awaiting' end
+           when k.is_deferred then 'deferred'
+           when m.move = 'retry' then 'retry'
+           when p_outcome = 'uncertain' or m.move = 'park' then 'parked'
+           when m.move = 'skip' then 'skipped'
+           else 'failed' end,
+         case
+           when p_outcome = 'sent' then p_now + p_sender.confirm_within
+           when k.is_deferred then p_due.due_at
+           when m.move = 'retry' then p_now + (0.75 + random() / 2) * least(interval '1 hour',
+             least(p_step.backoff, interval '1 hour') * 2 ^ least(greatest(k.tried - 1, 0), 20)) end
+    from (select p_due.attempt
+                   + (p_due.begun_at is null and p_due.lease_until is not null)::integer as tried,
+                 p_outcome = 'failed' and p_class in ('sender', 'blocked') as is_deferred) as k,
+         lateral (select case
+           when p_outcome = 'sent'
+             then case p_sender.advance_on when 'delivered' then 'await' else 'confirm' end
+           when k.is_deferred then 'retry'
+           when k.tried < p_step.max_attempts
+            and (p_outcome = 'failed' and p_class = 'transient'
+                 or p_outcome = 'uncertain' and p_step.on_uncertain = 'retry') then 'retry'
+           when p_outcome = 'uncertain'
+             then case when p_due.parked_reason is null then 'park' end
+           when p_step.on_failure in ('skip', 'park') then p_step.on_failure
+           else 'fail' end as move) as m;
+end;
 
 comment on function pgdrip.judge_current(pgdrip.due, pgdrip.steps, pgdrip.senders, text, text, timestamptz) is
-  'Private: what an outcome means for the row that carries its token';
+  'Private: what an outcome means for the row that carries its token; a move of NULL only answers';
 
 create or replace function pgdrip.judge_past(
   p_due     pgdrip.due,
@@ -138,13 +129,13 @@ create or replace function pgdrip.judge_past(
   p_epoch   bigint,
   p_now     timestamptz
 )
-  returns pgdrip.settlement
+  returns setof pgdrip.judgement
   language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_out  pgdrip.settlement;
+  v_out  pgdrip.judgement;
   v_told text := case p_story.event
     when 'resolved' then case p_story.code when 'not_sent' then 'failed' else 'sent' end
     else p_story.event end;
@@ -169,7 +160,7 @@ begin
       v_out.verdict := 'stale';
       v_out.move := 'note';
   end case;
-  return v_out;
+  return next v_out;
 end
 $$;
 
@@ -268,6 +259,9 @@ create or replace function pgdrip.refer(p_settled pgdrip.settlement[], p_now tim
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if not exists (select from unnest(p_settled) as r where r.provider_id is not null) then
+    return;
+  end if;
   insert into pgdrip.provider_refs
     (channel, provider_id, enrollment_id, token, step, created_at)
   select q.channel, left(r.provider_id, 512), r.enrollment_id, r.token,
@@ -360,6 +354,7 @@ create or replace function pgdrip.report(
   set enable_seqscan = off
   set random_page_cost = 1.1
   set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_now    timestamptz;

@@ -8,6 +8,7 @@ create or replace function pgdrip.next_wake()
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off
   set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 begin
   if (select c.paused_at is not null from pgdrip.control as c) then
@@ -16,8 +17,9 @@ begin
   return (
     select min(w.at) from (
       -- A sender with limits keeps a hint, which a wake may undercut.
-      select greatest(s.ready_at, least(s.next_at, w.due_at)) as at
+      select greatest(s.ready_at, g.ready_at, least(s.next_at, w.due_at)) as at
         from pgdrip.senders as s
+        left join pgdrip.sender_groups as g using (group_id)
         left join (select k.sender_id, min(k.due_at) as due_at
                      from pgdrip.wakes as k group by k.sender_id) as w using (sender_id)
        where s.status = 'active' and s.health <> 'blocked'
@@ -105,6 +107,8 @@ begin
      and not exists (select from pgdrip.wakes as w
                       where w.sender_id = s.sender_id and w.due_at <= f.due_at);
   get diagnostics v_out.hints_repaired = row_count;
+  delete from pgdrip.group_contacts as k
+   where k.day_slot < pgdrip.slot_at(v_now, 86410) - 25;
   delete from pgdrip.receipts as r where r.at < v_now - interval '720 hours';
   get diagnostics v_out.receipts_pruned = row_count;
   update pgdrip.control as c set maintained_at = v_now;

@@ -168,6 +168,8 @@ def _apply_functions(connection: psycopg.Connection[Any], root: Path) -> str:
     row = connection.execute("select to_regclass('pgdrip.test_clock')").fetchone()
     has_test_clock = row is not None and row[0] is not None
     with connection.transaction():
+        # Bodies that are bound when created find nothing but built-in functions.
+        connection.execute("set local search_path = pg_catalog, pg_temp")
         for path in sorted((root / "functions").glob("*.sql")):
             if not (has_test_clock and path.name == "00_clock.sql"):
                 _execute(connection, path)

@@ -18,7 +18,8 @@ select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 hours', 'earlier work
 select pgdrip.claim('runner-1');
 select stage.wait('2 hours');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'and is handed out when it is due');
-select stage.new_case(p_sender => '{"rate_per_hour": 80}');
+update pgdrip.senders set next_at = null;
+select stage.new_case(p_sender => '{"rate_per_hour": 80, "burst": 2}');
 select stage.take();
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 minutes', 'a lease wakes when it runs out');
 select stage.start(), stage.tell('sent');

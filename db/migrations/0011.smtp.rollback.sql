@@ -1,0 +1,1 @@
+delete from pgdrip.error_rules where channel = 'smtp';
