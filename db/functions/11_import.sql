@@ -140,19 +140,9 @@ create or replace function pgdrip.match_import(p_pool text)
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  set work_mem = '128MB'
 as $$
 begin
-  -- Known addresses, in id order, so that nobody else changes them meanwhile.
-  perform from pgdrip.contacts as c
-    where c.contact_id in (
-      select k.contact_id from pg_temp.import_lines as i
-        join pgdrip.contacts as k on k.phone = i.phone and k.pool = p_pool
-       where i.reason is null
-      union all
-      select k.contact_id from pg_temp.import_lines as i
-        join pgdrip.contacts as k on lower(k.email) = lower(i.email) and k.pool = p_pool
-       where i.reason is null)
-    order by c.contact_id for no key update;
   update pg_temp.import_lines as i set contact_id = c.contact_id
     from pgdrip.contacts as c
    where c.phone = i.phone and c.pool = p_pool and i.reason is null;
@@ -179,7 +169,7 @@ end
 $$;
 
 comment on function pgdrip.match_import(text) is
-  'Private: finds and locks the contacts that good lines of an import mean; marks what contradicts them';
+  'Private: finds the contacts that good lines of an import mean; marks what contradicts them';
 
 create or replace function pgdrip.insert_import(p_pool text, p_now timestamptz)
   returns void
@@ -212,39 +202,49 @@ create or replace function pgdrip.update_import()
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  set work_mem = '128MB'
 as $$
+declare
+  v_changed bigint[];
 begin
-  if not exists (select from pg_temp.import_lines as i where i.contact_id is not null) then
-    return;
-  end if;
+  -- Who says nothing new is neither locked nor written.
+  v_changed := array(
+    select c.contact_id
+      from pg_temp.import_lines as i
+      join pgdrip.contacts as c using (contact_id)
+      left join pgdrip.senders as s on s.name = i.sender
+     where i.reason is null
+       and (c.phone <> i.phone or c.phone is null and i.phone is not null
+            or c.email <> i.email or c.email is null and i.email is not null
+            or c.name is distinct from i.name and i.name is not null
+            or c.timezone is distinct from i.timezone and i.timezone is not null
+            or c.sender_id is distinct from s.sender_id and s.sender_id is not null
+            or not c.attributes @> i.attributes)
+     order by c.contact_id);
+  perform from pgdrip.contacts as c
+    where c.contact_id = any (v_changed) order by c.contact_id for no key update;
   -- Trigger rows before the address, as upsert_contact() does.
   perform pgdrip.sweep_again(array(
     select i.contact_id from pg_temp.import_lines as i
       join pgdrip.contacts as c using (contact_id)
-     where i.reason is null
+     where i.contact_id = any (v_changed) and i.reason is null
        and (coalesce(i.phone, c.phone), coalesce(i.email, c.email))
            is distinct from (c.phone, c.email)));
   update pgdrip.contacts as c
-     set phone = n.phone, email = n.email, name = n.name, timezone = n.timezone,
-         sender_id = n.sender_id, attributes = n.attributes
-    from (select i.contact_id, coalesce(i.phone, k.phone) as phone,
-                 coalesce(i.email, k.email) as email,
-                 coalesce(pgdrip.contact_name(i.name), k.name) as name,
-                 coalesce(i.timezone, k.timezone) as timezone,
-                 coalesce(s.sender_id, k.sender_id) as sender_id,
-                 k.attributes || coalesce(i.attributes, '{}') as attributes
-            from pg_temp.import_lines as i
-            join pgdrip.contacts as k using (contact_id)
-            left join pgdrip.senders as s on s.name = i.sender
-           where i.reason is null) as n
-   where c.contact_id = n.contact_id
-     and (c.phone, c.email, c.name, c.timezone, c.sender_id, c.attributes) is distinct from
-         (n.phone, n.email, n.name, n.timezone, n.sender_id, n.attributes);
+     set phone      = coalesce(i.phone, c.phone),
+         email      = coalesce(i.email, c.email),
+         name       = coalesce(pgdrip.contact_name(i.name), c.name),
+         timezone   = coalesce(i.timezone, c.timezone),
+         sender_id  = coalesce(s.sender_id, c.sender_id),
+         attributes = c.attributes || coalesce(i.attributes, '{}')
+    from pg_temp.import_lines as i
+    left join pgdrip.senders as s on s.name = i.sender
+   where c.contact_id = any (v_changed) and i.contact_id = c.contact_id and i.reason is null;
 end
 $$;
 
 comment on function pgdrip.update_import() is
-  'Private: brings the known contacts of an import up to date; those that say nothing new stay untouched';
+  'Private: brings the known contacts of an import up to date, locked by id; those about whom it says nothing new stay untouched';
 
 create or replace function pgdrip.merge_import(p_pool text default 'default')
   returns bigint

@@ -89,11 +89,12 @@ as $$
            on p.sender_id = c.sender_id and p.pool = q.pool and p.channel = q.channel
           and p.status = 'active' and p.health <> 'blocked'
     left join lateral (
-      select s.sender_id from pgdrip.enrollments as e
-        join pgdrip.senders as s on s.sender_id = e.sender_id
-         and s.pool = q.pool and s.channel = q.channel
-         and s.status = 'active' and s.health <> 'blocked'
-       where e.contact_id = c.contact_id
+      select e.sender_id from pgdrip.enrollments as e
+       where e.contact_id = c.contact_id and exists (
+         -- By offset 0 it is asked for this one sender, not joined with all of the channel.
+         select from pgdrip.senders as s
+          where s.sender_id = e.sender_id and s.pool = q.pool and s.channel = q.channel
+            and s.status = 'active' and s.health <> 'blocked' offset 0)
        order by e.enrolled_at desc limit 1) as k on true
 $$;
 

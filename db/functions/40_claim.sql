@@ -94,18 +94,27 @@ as $$
 begin
   return query
     with free as (
-      select i.sender_id, i.ord, a.allowance
+      select i.sender_id, i.ord, a.allowance,
+             -- One of the first twenty probes a sender that is down: no single message that
+             -- its gateway blames on it keeps it there.
+             case when s.health = 'down' then (
+               select floor(random() * count(*))::integer from (
+                 select from pgdrip.due as d
+                  where d.sender_id = s.sender_id and d.parked_reason is null
+                    and d.due_at <= p_now and (d.lease_until is null or d.lease_until <= p_now)
+                  limit 20) as d) else 0 end as skip
         from unnest(p_locked) with ordinality as i(sender_id, ord)
         join pgdrip.senders as s using (sender_id)
        cross join lateral pgdrip.sender_allowance(s, p_now) as a(allowance)
       union all
-      select s.sender_id, null, p_limit from pgdrip.senders as s
+      select s.sender_id, null, p_limit, 0 from pgdrip.senders as s
        where s.status = 'active' and s.health = 'healthy' and not s.is_limited
          and (p_channels is null or s.channel = any (p_channels))
          and s.sender_id <> all (p_done)
     )
     select f.sender_id, f.ord is not null as is_locked,
-           least(f.allowance, ceil(p_limit::numeric / count(*) over ()))::integer, false
+           least(f.allowance, ceil(p_limit::numeric / count(*) over ()))::integer,
+           f.skip, false
       from free as f order by f.ord;
 end
 $$;
@@ -134,7 +143,7 @@ begin
            join pgdrip.sequences as q using (sequence_id)
           where d.sender_id = o.sender_id and d.parked_reason is null and d.due_at <= p_now
             and (d.lease_until is null or d.lease_until <= p_now)
-          order by q.priority desc, d.due_at limit least(500, o.share * p_boost)
+          order by q.priority desc, d.due_at limit least(500, o.share * p_boost) offset o.skip
             for update of d skip locked) as d);
   end if;
   return array(
@@ -144,7 +153,7 @@ begin
        select d.enrollment_id from pgdrip.due as d
         where d.sender_id = o.sender_id and d.parked_reason is null and d.due_at <= p_now
           and (d.lease_until is null or d.lease_until <= p_now)
-        order by d.due_at limit least(500, o.share * p_boost)
+        order by d.due_at limit least(500, o.share * p_boost) offset o.skip
           for update skip locked) as d);
 end
 $$;
@@ -699,8 +708,8 @@ create or replace function pgdrip.mark_empty(
 as $$
 begin
   return array(
-    select row(o.sender_id, o.is_locked, o.share,
-               coalesce(g.count, 0) < least(500, o.share * p_boost))::pgdrip.offer
+    select row(o.sender_id, o.is_locked, o.share, o.skip,
+               coalesce(g.count, 0) < least(500, o.share * p_boost) and o.skip = 0)::pgdrip.offer
       from unnest(p_offers) as o
       left join (select d.sender_id, count(*) from pgdrip.due as d
                   where d.enrollment_id = any (p_rows) group by d.sender_id) as g using (sender_id));

@@ -186,6 +186,51 @@ $$;
 comment on function pgdrip.check_sends() is
   'Private: sends that should not have gone out';
 
+create or replace function pgdrip.check_groups()
+  returns setof pgdrip.violation
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    with sends as (
+      select g.group_id, g.name, g.rate, g.per, g.distinct_contacts_per_day as contacts,
+             greatest(g.limits_at, s.limits_at) as since, e.contact_id, j.begun_at,
+             lead(j.begun_at) over (
+               partition by g.group_id, e.contact_id order by j.begun_at) as next_at,
+             lag(j.begun_at, g.rate) over (
+               partition by g.group_id order by j.begun_at) as one_too_many_at
+        from (select distinct j.enrollment_id, j.sender_id, j.token, j.begun_at
+                from pgdrip.deliveries as j where j.begun_at is not null) as j
+        join pgdrip.senders as s on s.sender_id = j.sender_id
+        join pgdrip.sender_groups as g using (group_id)
+        join pgdrip.enrollments as e on e.enrollment_id = j.enrollment_id
+    )
+    select 'RATE_AT_CLAIM', null::bigint,
+           format('group %s began more than %s sends within %s', w.name, w.rate, w.per)
+      from sends as w
+     where w.per >= interval '1 minute' and w.begun_at - w.one_too_many_at < w.per
+       and w.one_too_many_at >= w.since
+     group by w.name, w.rate, w.per
+    union all
+    select 'RATE_AT_CLAIM', null,
+           format('group %s wrote to more than %s contacts within 24 hours', m.name, m.contacts)
+      from (select w.name, w.contacts, w.since, x.at, sum(x.more) over (
+                     partition by w.group_id order by x.at, x.more) as present
+              from sends as w,
+                   -- A contact counts from a send until 24 h later, or the next one to it.
+                   lateral (values (w.begun_at, 1),
+                     (least(w.next_at, w.begun_at + interval '24:00:00'), -1)) as x(at, more)
+             where w.contacts is not null) as m
+     where m.present > m.contacts and m.at - interval '24:00:00' >= m.since
+     group by m.name, m.contacts;
+end
+$$;
+
+comment on function pgdrip.check_groups() is
+  'Private: groups whose senders together began more than they may';
+
 create or replace function pgdrip.check()
   returns setof pgdrip.violation
   language sql
@@ -197,6 +242,8 @@ as $$
   select v.* from pgdrip.check_history() as v
   union all
   select v.* from pgdrip.check_sends() as v
+  union all
+  select v.* from pgdrip.check_groups() as v
 $$;
 
 comment on function pgdrip.check() is

@@ -81,6 +81,7 @@ create type pgdrip.offer as (
   sender_id bigint,
   is_locked boolean,
   share     integer,
+  skip      integer,
   is_empty  boolean
 );
 comment on type pgdrip.offer is

@@ -120,6 +120,30 @@ select stage.new_case();
 update pgdrip.contacts set phone = null, email = 'someone@example.com' where contact_id = (select contact_id from stage.this_case);
 select is((select recipient from pgdrip.claim('runner-1')), 'someone@example.com', 'RECIPIENT_VERBATIM: the address of now is used');
 
+-- QUARANTINE_POISON: a message that the gateway blames on its sender, in front of others
+select stage.new_case(p_sender => '{"rate_per_hour": 1000}');
+select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+6011766000' || n, p_pool => 'pool-' || number))
+  from stage.this_case, generate_series(1, 9) as n;
+create function pg_temp.probe() returns bigint language plpgsql as $$
+declare m pgdrip.claimed_message; v_probes integer := 0;
+begin
+  update pgdrip.senders set health = 'down', faults = 1 where sender_id = (stage.sender()).sender_id;
+  loop
+    perform pgdrip.set_clock(pgdrip.clock() + interval '2 hours');
+    select * into m from pgdrip.claim('runner-1');
+    v_probes := v_probes + 1;
+    perform pgdrip.begin_send(array[m.enrollment_id], array[m.token]);
+    if m.enrollment_id = (stage.live()).enrollment_id then
+      perform pgdrip.report(array[m.enrollment_id], array[m.token], array['failed'], p_codes => array['sender']);
+    else
+      perform pgdrip.report(array[m.enrollment_id], array[m.token], array['sent']);
+    end if;
+    exit when (stage.sender()).health = 'healthy' or v_probes = 60;
+  end loop;
+  return v_probes;
+end $$;
+select cmp_ok(pg_temp.probe(), '<', 60::bigint, 'does not keep it down: probes are not always the oldest');
+
 -- QUARANTINE_POISON: one bad row among good ones
 select stage.new_case('{"body": "Hi {{city}}"}');
 select pgdrip.add_trigger(pgdrip.upsert_contact('+6011777000' || n, p_pool => 'pool-' || number,

@@ -128,6 +128,27 @@ select is(pg_temp.found($$select pg_temp.begun(t, 100 + 80 * i::integer, 80, '45
     '2026-01-06 18:00+00', '2026-01-06 19:00+00']) with ordinality as u(t, i);
     select pg_temp.begun('2026-01-06 20:30+00', 10000, 1, '0')$$),
   'RATE_AT_CLAIM', 'eight hundred and one in 24 hours are seen');
+create function pg_temp.in_group(p_limits jsonb, p_count integer, p_step interval) returns void language sql as $$
+  select pgdrip.set_clock('2026-01-01 00:00+00');
+  update pgdrip.sequence_versions set send_window = null;
+  select pgdrip.apply_group('{"name": "account"}' || p_limits);
+  update pgdrip.senders set rate_per_hour = null, rate_per_day = null, burst = 1,
+    limits_at = pgdrip.clock(), group_id = (select group_id from pgdrip.sender_groups);
+  insert into pgdrip.deliveries (at, enrollment_id, token, event, step, attempt, sender_id, begun_at)
+  select b, (select min(e.enrollment_id) from pgdrip.enrollments as e) + n % 3, 100 + n, 'abandoned', 1, 1, 1, b
+    from generate_series(0, p_count - 1) as n,
+         lateral (select '2026-01-15 10:00+00'::timestamptz + n * p_step as b) as t
+$$;
+select is(pg_temp.found($$select pg_temp.in_group('{"rate": 3, "per": "1 hour"}', 9, '20 minutes')$$), null,
+  'a group within its rate is right');
+select is(pg_temp.found($$select pg_temp.in_group('{"rate": 3, "per": "1 hour"}', 9, '19 minutes')$$),
+  'RATE_AT_CLAIM', 'a group above its rate is seen');
+select is(pg_temp.found($$select pg_temp.in_group('{"distinct_contacts_per_day": 3}', 9, '19 minutes')$$), null,
+  'three contacts again and again are three');
+select is(pg_temp.found($$select pg_temp.in_group('{"distinct_contacts_per_day": 2}', 9, '12 hours')$$), null,
+  'two contacts in any 24 hours are right');
+select is(pg_temp.found($$select pg_temp.in_group('{"distinct_contacts_per_day": 2}', 9, '11 hours')$$),
+  'RATE_AT_CLAIM', 'three within 24 hours are seen');
 
 -- What needs no check because a constraint refuses it.
 select throws_ok('insert into pgdrip.due select * from pgdrip.due', '23505', null,
