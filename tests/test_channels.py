@@ -21,7 +21,8 @@ from aiohttp import web
 from pgdrip import channels
 from pgdrip.channels import Failed, Outcome, Sent, Uncertain, open_channels
 from pgdrip.channels.log import LogChannel
-from pgdrip.channels.webhook import ANSWER_LIMIT, DETAIL_LIMIT, WebhookChannel
+from pgdrip.channels.http import ANSWER_LIMIT, DETAIL_LIMIT
+from pgdrip.channels.webhook import WebhookChannel
 from pgdrip.engine import ClaimedMessage
 from pgdrip.errors import ConfigurationError
 
@@ -161,8 +162,11 @@ def test_webhook_posts_the_message_as_json_with_its_key_as_header() -> None:
     }
 
 
-def test_webhook_never_shows_the_sender_config_or_the_token() -> None:
+def test_webhook_never_shows_the_sender_config_or_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[str] = []
+    monkeypatch.setenv("HOOK_SECRET", "c2VjcmV0")
 
     async def handler(request: web.Request) -> web.Response:
         seen.append(await request.text() + str(dict(request.headers)))
@@ -176,6 +180,7 @@ def test_webhook_never_shows_the_sender_config_or_the_token() -> None:
 
     asyncio.run(main())
     assert "HOOK_SECRET" not in seen[0]
+    assert "c2VjcmV0" not in seen[0]
     assert str(MESSAGE.token) not in seen[0]
 
 

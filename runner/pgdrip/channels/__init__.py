@@ -3,14 +3,18 @@
 A channel is a class without constructor arguments behind an entry point of the group
 `pgdrip.channels`; the name of the entry point is what senders and sequences call their
 channel. One instance serves all sends of a process, many at once.
+
+`send` and `close` make a channel. One that can ask its gateway how a sender is also has
+`probe`; one that can ask what became of a message also has `reconcile`.
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from pgdrip.engine import ClaimedMessage
+from pgdrip.engine import ClaimedMessage, KnownSender, UncertainSend
 from pgdrip.errors import ConfigurationError
 
 GROUP = "pgdrip.channels"
@@ -25,10 +29,15 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It certainly was not sent. The error rules of the channel class the `code`."""
+    """It certainly was not sent. The error rules of the channel class the `code`.
+
+    `reached` is False when there was no connection to the gateway at all: a runner that
+    sees nothing else from a channel pauses it, and the attempt does not count.
+    """
 
     code: str
     detail: str | None = None
+    reached: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +50,96 @@ class Uncertain:
 Outcome = Sent | Failed | Uncertain
 
 
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """It never reached the other side, by its own word; it may be sent again."""
+
+
+Answer = Sent | Failed | NotSent | Uncertain
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The gateway says that the sender can send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The gateway says that the sender cannot send, or cannot be reached for it."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The gateway gave no answer that tells."""
+
+    detail: str
+
+
+Health = Up | Down | Unknown
+
+
 class Channel(Protocol):
     """One way to send. `send` may be called many times at once and is cancelled when
-    it takes too long; `close` is called once, with nothing in flight."""
+    it takes too long; `close` is called once, with nothing in flight.
+
+    What a gateway does is an outcome, never an exception. A secret is in no detail.
+    """
 
     async def send(self, message: ClaimedMessage) -> Outcome: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A channel that can ask whether a sender could send, without sending."""
+
+    async def probe(self, sender: KnownSender) -> Health: ...
+
+
+@runtime_checkable
+class Reconciling(Protocol):
+    """A channel that can ask what became of a message whose outcome nobody knows.
+
+    Sent and Failed settle it like a report, NotSent makes it due again; Uncertain
+    leaves it as it is. `message.known_ids` are other messages to the same contact.
+    """
+
+    async def reconcile(self, message: UncertainSend) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Names one attempt; gateways that echo a text in their callbacks get it along."""
+
+    enrollment_id: int
+    step: int
+    token: int
+
+    def __str__(self) -> str:
+        return f"{self.enrollment_id}:{self.step}/{self.token}"
+
+    @classmethod
+    def of(cls, message: ClaimedMessage) -> "Reference":
+        return cls(message.enrollment_id, message.step, message.token)
+
+    @classmethod
+    def parse(cls, text: object) -> "Reference | None":
+        """Read what `str` wrote; None for anything else."""
+        found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
+        return cls(*(int(number) for number in found.groups())) if found else None
+
+
+_REFERENCE = re.compile(r"([0-9]{1,18}):([0-9]{1,9})/([0-9]{1,18})")
+
+
+def storable(text: str | None, limit: int) -> str | None:
+    """Text as a database takes it: no NUL, no lone surrogate, `limit` characters."""
+    if text is None:
+        return None
+    return text[:limit].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def as_json(message: ClaimedMessage) -> dict[str, Any]:
