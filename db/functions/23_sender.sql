@@ -1,4 +1,4 @@
--- Senders: apply, pause, resume; what a sender may send now; who gets which sender.
+-- Senders: apply, pause, resume.
 -- Writes senders and, where a sender comes back, due and wakes.
 
 create or replace function pgdrip.read_sender(p_definition jsonb)
@@ -13,7 +13,7 @@ declare
 begin
   perform pgdrip.assert_keys(p_definition, v_place, array['name', 'channel', 'pool',
     'rate_per_hour', 'rate_per_day', 'burst', 'gap_min', 'gap_max', 'ramp', 'hours',
-    'group', 'advance_on', 'confirm_within', 'on_unconfirmed', 'secret', 'config'],
+    'group', 'fault_threshold', 'failover_after', 'advance_on', 'confirm_within', 'on_unconfirmed', 'secret', 'config'],
     array['name', 'channel']);
   v_sender.name := p_definition ->> 'name';
   v_sender.pool := coalesce(p_definition ->> 'pool', 'default');
@@ -48,6 +48,8 @@ begin
       'A sender''s hours need a zone of their own, as Asia/Kuala_Lumpur.');
   end if;
   v_sender.group_id := pgdrip.group_named(p_definition ->> 'group', v_place);
+  v_sender.fault_threshold := pgdrip.definition_integer(p_definition, v_place, 'fault_threshold', 1, 100, 1);
+  v_sender.failover_after := pgdrip.definition_span(p_definition, v_place, 'failover_after');
   v_sender.advance_on := pgdrip.definition_word(p_definition, v_place, 'advance_on',
     array['accepted', 'delivered'], 'accepted');
   v_sender.confirm_within := pgdrip.definition_span(p_definition, v_place, 'confirm_within', interval '1 day');
@@ -74,17 +76,33 @@ create or replace function pgdrip.assert_config(p_config jsonb, p_place text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_key text;
+  v_names text := '(passw|passphrase|secret|token|(api|access|private)[_-]?key|credential|authorization|bearer|cookie)';
+  v_key   text;
 begin
   if jsonb_typeof(p_config) <> 'object' or octet_length(p_config::text) > 16384
      or p_config @? '$.**{9}' then
     perform pgdrip.refuse_definition(p_place, 'must be an object of at most 16 kB and 8 levels',
       'Only what the channel needs to know.');
   end if;
-  select k into v_key from jsonb_object_keys(p_config) as k
-   where k ~* '(passw|secret|token|api_?key|credential|authorization)' limit 1;
+  -- By its name; or as a user before the host of a URL, a parameter of one, a header, a key.
+  select e.key into v_key
+    from jsonb_path_query(p_config, 'strict $.** ? (@.type() == "object" || @.type() == "array")')
+           as o(part),
+         lateral (
+           select x.key, x.value from jsonb_each(case jsonb_typeof(o.part) when 'object' then o.part end) as x
+           union all
+           select 'a list', y.value
+             from jsonb_array_elements(case jsonb_typeof(o.part) when 'array' then o.part end) as y(value)
+         ) as e,
+         lateral (select case jsonb_typeof(e.value) when 'string' then e.value #>> '{}' end) as t(value)
+   where e.key ~* (v_names || '|^(pass|pwd|auth)$')
+      or t.value ~ '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#[:space:]]*@'
+      or t.value ~* ('[?&][^=&#]*' || v_names || '[^=&#]*=')
+      or t.value ~* '^(bearer|basic) +[^ ]{8}|^-----BEGIN [A-Z ]*PRIVATE KEY'
+   limit 1;
   if found then
-    perform pgdrip.refuse_definition(p_place, format('%s looks like a credential', v_key),
+    perform pgdrip.refuse_definition(p_place,
+      format('%s looks like a credential', left(v_key, 40)),
       'Put it into the environment or a file and give its name as "secret".');
   end if;
 end
@@ -131,6 +149,7 @@ as $$
 declare
   v_new     pgdrip.senders;
   v_old     pgdrip.senders;
+  v_now     timestamptz;
   v_outcome text := 'unchanged';
 begin
   perform pgdrip.assert_given('p_definition', p_definition);
@@ -141,30 +160,46 @@ begin
     v_outcome := 'created';
   end if;
   select s.* into v_old from pgdrip.senders as s where s.name = v_new.name for no key update;
+  v_now := pgdrip.clock();
+  v_new.started_at := v_old.started_at;
+  if v_old.status in ('retiring', 'retired') then
+    perform pgdrip.refuse_definition(format('sender %s', quote_literal(v_new.name)),
+      'it is retired', 'Take it out, or delete_sender() to use its name anew.');
+  end if;
   if (v_old.pool, v_old.channel) <> (v_new.pool, v_new.channel) then
     perform pgdrip.refuse_definition(format('sender %s', quote_literal(v_new.name)),
-      'pool and channel of a sender are fixed', 'Apply it under another name.');
+      'pool and channel of a sender are fixed',
+      'move_sender() changes the pool; for another channel apply it under another name.');
   end if;
   update pgdrip.senders as s
      set config = v_new.config, secret = v_new.secret, rate_per_hour = v_new.rate_per_hour,
          rate_per_day = v_new.rate_per_day, burst = v_new.burst, gap_min = v_new.gap_min,
          gap_max = v_new.gap_max, ramp = v_new.ramp, hours = v_new.hours, group_id = v_new.group_id,
          advance_on = v_new.advance_on, confirm_within = v_new.confirm_within,
-         on_unconfirmed = v_new.on_unconfirmed, limits_at = pgdrip.clock(),
+         on_unconfirmed = v_new.on_unconfirmed, fault_threshold = v_new.fault_threshold,
+         failover_after = v_new.failover_after, limits_at = v_now,
+         -- A burst that went out just now is all that the new spacing still has to wait for.
+         tat = least(s.tat, v_now + greatest(v_new.gap_max, make_interval(secs =>
+           greatest(s.burst, v_new.burst) * pgdrip.send_spacing(
+             pgdrip.hourly_rate(v_new, v_now),
+             pgdrip.send_burst(v_new, pgdrip.hourly_rate(v_new, v_now))) / 1e6::float8))),
          -- Readiness by the old limits means nothing now; the next claim finds out.
          ready_at = case when s.health = 'healthy' then 'epoch' else s.ready_at end
    where s.sender_id = v_old.sender_id
      and (s.config, s.secret, s.rate_per_hour, s.rate_per_day, s.burst, s.gap_min, s.gap_max,
-          s.ramp, s.hours, s.group_id, s.advance_on, s.confirm_within, s.on_unconfirmed)
+          s.ramp, s.hours, s.group_id, s.advance_on, s.confirm_within, s.on_unconfirmed,
+          s.fault_threshold, s.failover_after)
          is distinct from
          (v_new.config, v_new.secret, v_new.rate_per_hour, v_new.rate_per_day, v_new.burst,
           v_new.gap_min, v_new.gap_max, v_new.ramp, v_new.hours, v_new.group_id, v_new.advance_on,
-          v_new.confirm_within, v_new.on_unconfirmed);
+          v_new.confirm_within, v_new.on_unconfirmed, v_new.fault_threshold,
+          v_new.failover_after);
   if found and v_outcome = 'unchanged' then
     v_outcome := 'changed';
   end if;
   if v_outcome <> 'unchanged' then
     insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
+    perform pgdrip.forget_wheels(array[v_old.pool], null);
     perform pgdrip.adopt(1000);
     perform pgdrip.note(v_outcome, format('sender %s', quote_literal(v_new.name)));
   end if;
@@ -186,15 +221,10 @@ create or replace function pgdrip.set_sender_status(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_old pgdrip.senders;
+  v_old pgdrip.senders := pgdrip.lock_sender(p_sender);
 begin
-  perform pgdrip.assert_given('p_sender', p_sender);
-  select s.* into v_old from pgdrip.senders as s where s.name = p_sender for no key update;
-  if not found then
-    raise exception 'no sender is named %', quote_literal(p_sender)
-      using errcode = 'MD001', hint = 'select name from pgdrip.senders lists them.';
-  elsif v_old.status = 'retired' then
-    raise exception 'sender % is retired', quote_literal(p_sender)
+  if v_old.status in ('retiring', 'retired') then
+    raise exception 'sender % is %', quote_literal(p_sender), v_old.status
       using errcode = 'MD003', hint = 'Apply a sender under another name.';
   elsif v_old.status = p_status and (p_status <> 'active' or v_old.health = 'healthy') then
     return false;
@@ -204,9 +234,11 @@ begin
          status_reason = case when p_status <> 'active' then p_reason end,
          health        = case when p_status = 'active' then 'healthy' else s.health end,
          faults        = case when p_status = 'active' then 0 else s.faults end,
+         down_at       = case when p_status <> 'active' then s.down_at end,
          ready_at      = case when p_status = 'active' then 'epoch' else s.ready_at end
    where s.sender_id = v_old.sender_id;
   insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
+  perform pgdrip.forget_wheels(array[v_old.pool], null);
   perform pgdrip.adopt(1000);
   perform pgdrip.note(p_status, format('sender %s', quote_literal(p_sender)), p_reason);
   return true;

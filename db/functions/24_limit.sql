@@ -214,7 +214,8 @@ begin atomic
               d.counts, d.slot, 86410, p_sender.rate_per_day, p_now) end,
        case when r.rate = 0 then p_now + interval '1 hour' end,
        case when p_sender.health = 'down' and p_count > 0
-            then p_now + pgdrip.probe_wait(p_sender.faults) end) as ready_at offset 0) as n;
+            then p_now + pgdrip.probe_wait(
+              p_sender.faults - p_sender.fault_threshold + 1) end) as ready_at offset 0) as n;
 end;
 
 comment on function pgdrip.spend_allowance(pgdrip.senders, timestamptz, integer) is

@@ -114,8 +114,9 @@ begin
     )
     select f.sender_id, f.ord is not null as is_locked,
            least(f.allowance, ceil(p_limit::numeric / count(*) over ()))::integer,
-           f.skip, false
-      from free as f order by f.ord;
+           f.skip, 0, false
+      -- Unlimited ones leave no trace of having been served: chance takes turns.
+      from free as f order by f.ord, random();
 end
 $$;
 
@@ -127,7 +128,7 @@ create or replace function pgdrip.lock_due(
   p_boost  integer,
   p_now    timestamptz
 )
-  returns bigint[]
+  returns pgdrip.pick[]
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
@@ -135,7 +136,7 @@ as $$
 begin
   if (select count(distinct q.priority) > 1 from pgdrip.sequences as q) then
     return array(
-      select d.enrollment_id
+      select row(d.enrollment_id, o.sender_id)::pgdrip.pick
         from unnest(p_offers) as o
        cross join lateral (
          select d.enrollment_id from pgdrip.due as d
@@ -147,7 +148,7 @@ begin
             for update of d skip locked) as d);
   end if;
   return array(
-    select d.enrollment_id
+    select row(d.enrollment_id, o.sender_id)::pgdrip.pick
       from unnest(p_offers) as o
      cross join lateral (
        select d.enrollment_id from pgdrip.due as d
@@ -215,13 +216,14 @@ as $$
 declare
   v_capped bigint[];
   v_locked bigint[];
+  v_free   bigint[];
 begin
   v_capped := array(
     select e.enrollment_id from pgdrip.enrollments as e
       join pgdrip.sequence_versions as v using (version_id)
      where e.enrollment_id = any (p_enrollments) and v.cap_max is not null);
   if v_capped = '{}' then
-    return p_enrollments;
+    return v_capped;
   end if;
   -- Two claims must not both find room for one contact: one row of it at a time.
   v_locked := array(
@@ -229,17 +231,16 @@ begin
      where c.contact_id in (select e.contact_id from pgdrip.enrollments as e
                              where e.enrollment_id = any (v_capped))
      order by c.contact_id for no key update skip locked);
-  return array(
-    select i from unnest(p_enrollments) as i where i <> all (v_capped)
-    union all
+  v_free := array(
     select min(e.enrollment_id) from pgdrip.enrollments as e
      where e.enrollment_id = any (p_enrollments) and e.contact_id = any (v_locked)
      group by e.contact_id having bool_and(e.enrollment_id = any (v_capped)));
+  return array(select i from unnest(v_capped) as i where i <> all (v_free));
 end
 $$;
 
 comment on function pgdrip.lock_capped(bigint[]) is
-  'Private: without the rows of capped sequences whose contact somebody else holds or that has another row here';
+  'Private: the rows of capped sequences whose contact somebody else holds or has another row here: not now';
 
 create or replace function pgdrip.triage_due(p_enrollments bigint[], p_now timestamptz)
   returns setof pgdrip.triage
@@ -339,35 +340,34 @@ $$;
 comment on function pgdrip.lock_for_triage(pgdrip.triage[]) is
   'Private: of rows with an obstacle, those that can be settled without waiting';
 
-create or replace function pgdrip.triage(p_enrollments bigint[], p_now timestamptz)
+create or replace function pgdrip.triage(p_picks pgdrip.pick[], p_now timestamptz)
   returns bigint[]
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_free   bigint[] := pgdrip.lock_capped(p_enrollments);
-  v_rows   pgdrip.triage[] := array(select t from pgdrip.triage_due(v_free, p_now) as t);
-  v_locked bigint[];
+  v_ids     bigint[] := array(select p.enrollment_id from unnest(p_picks) as p);
+  v_held    bigint[] := pgdrip.lock_capped(v_ids);
+  v_stopped pgdrip.triage[];
+  v_locked  bigint[];
 begin
-  if exists (select from unnest(v_rows) as r where r.obstacle is not null) then
-    v_locked := pgdrip.lock_for_triage(
-      array(select r from unnest(v_rows) as r where r.obstacle is not null));
+  v_stopped := array(
+    select t from pgdrip.triage_due(v_ids, p_now) as t
+     where t.obstacle is not null and t.enrollment_id <> all (v_held));
+  if v_stopped <> '{}' then
+    v_locked := pgdrip.lock_for_triage(v_stopped);
     -- Seen again with the locks held: what changed meanwhile counts.
     perform from pgdrip.settle(array(
       select pgdrip.triage_settlement(t)
         from pgdrip.triage_due(v_locked, p_now) as t where t.obstacle is not null), p_now);
   end if;
-  return array(
-    select i.enrollment_id
-      from unnest(p_enrollments) with ordinality as i(enrollment_id, ord)
-      join unnest(v_rows) as r using (enrollment_id)
-     where r.obstacle is null order by i.ord);
+  return v_held || array(select t.enrollment_id from unnest(v_stopped) as t);
 end
 $$;
 
-comment on function pgdrip.triage(bigint[], timestamptz) is
-  'Private: settles rows that must not be sent now; returns those that may';
+comment on function pgdrip.triage(pgdrip.pick[], timestamptz) is
+  'Private: settles rows that must not be sent now, and returns them';
 
 create or replace function pgdrip.triage_settlement(p_row pgdrip.triage)
   returns pgdrip.settlement
@@ -551,13 +551,11 @@ begin
              variant = r.variant
         from rendered as r
        where d.enrollment_id = r.enrollment_id
-      returning d.enrollment_id, d.token, d.send_by, d.lease_until
+      returning r.enrollment_id, d.token, r.sequence, r.step, r.attempt, r.channel, r.sender,
+                r.config, r.recipient, r.subject, r.body, r.content,
+                r.enrollment_id || ':' || r.step, r.due_at, d.send_by, d.lease_until
     )
-    select r.enrollment_id, l.token, r.sequence, r.step, r.attempt, r.channel, r.sender,
-           r.config, r.recipient, r.subject, r.body, r.content,
-           r.enrollment_id || ':' || r.step, r.due_at, l.send_by, l.lease_until
-      from rendered as r join leased as l using (enrollment_id)
-     order by r.due_at, r.enrollment_id;
+    select l.* from leased as l order by l.due_at, l.enrollment_id;
 end
 $$;
 
@@ -566,7 +564,6 @@ comment on function pgdrip.lease_due(bigint[], text, interval, timestamptz) is
 
 create or replace function pgdrip.charge_senders(
   p_offers pgdrip.offer[],
-  p_leased bigint[],
   p_now    timestamptz
 )
   returns void
@@ -585,9 +582,7 @@ begin
                         else least(f.due_at, l.lease_until) end
     from unnest(p_offers) as c
     join pgdrip.senders as o using (sender_id)
-    left join (select d.sender_id, count(*)::integer as count from pgdrip.due as d
-                where d.enrollment_id = any (p_leased) group by d.sender_id) as t using (sender_id)
-   cross join lateral pgdrip.spend_allowance(o, p_now, coalesce(t.count, 0)) as n
+   cross join lateral pgdrip.spend_allowance(o, p_now, c.leased) as n
     left join lateral (
       select d.due_at from pgdrip.due as d
        where c.is_empty and d.sender_id = o.sender_id and d.parked_reason is null
@@ -602,7 +597,7 @@ begin
 end
 $$;
 
-comment on function pgdrip.charge_senders(pgdrip.offer[], bigint[], timestamptz) is
+comment on function pgdrip.charge_senders(pgdrip.offer[], timestamptz) is
   'Private: takes what was handed out from the senders'' allowances and renews their hints';
 
 create or replace function pgdrip.claim(
@@ -615,8 +610,10 @@ create or replace function pgdrip.claim(
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_custom_plan
+  set plan_cache_mode = force_generic_plan
   set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
@@ -628,8 +625,8 @@ declare
   v_boost   integer := 1;
   v_done    bigint[] := '{}'::bigint[];
   v_offers  pgdrip.offer[];
-  v_rows    bigint[];
-  v_ready   bigint[];
+  v_picks   pgdrip.pick[];
+  v_stopped bigint[];
   v_first   bigint[];
   v_leased  bigint[];
 begin
@@ -646,21 +643,21 @@ begin
                                   p_channels, v_done, v_want, v_now) as o);
     exit when v_offers = '{}';
 
-    v_rows   := pgdrip.lock_due(v_offers, v_boost, v_now);
-    v_offers := pgdrip.mark_empty(v_offers, v_rows, v_boost);
-    v_ready  := pgdrip.triage(v_rows, v_now);
-    v_first  := pgdrip.first_of_each(v_ready, v_offers, v_want);
-    v_leased := pgdrip.fit_groups(v_first, v_now);
+    v_picks   := pgdrip.lock_due(v_offers, v_boost, v_now);
+    v_stopped := pgdrip.triage(v_picks, v_now);
+    v_first   := pgdrip.first_of_each(v_picks, v_stopped, v_offers, v_want);
+    v_leased  := pgdrip.fit_groups(v_first, v_now);
     return query select m.* from pgdrip.lease_due(v_leased, p_runner, p_lease, v_now) as m;
 
-    perform pgdrip.charge_senders(v_offers, v_leased, v_now);
+    v_offers := pgdrip.count_offers(v_offers, v_picks, v_leased, v_boost);
+    perform pgdrip.charge_senders(v_offers, v_now);
     perform pgdrip.charge_groups(v_leased, v_now);
     v_done := v_done || array(
       select o.sender_id from unnest(v_offers) as o where o.is_empty or o.share = 0);
     v_want := v_want - cardinality(v_leased);
-    v_triaged := v_triaged + cardinality(v_rows) - cardinality(v_ready)
+    v_triaged := v_triaged + cardinality(v_stopped)
                            + cardinality(v_first) - cardinality(v_leased);
-    if cardinality(v_ready) < cardinality(v_rows) then
+    if v_stopped <> '{}' then
       v_boost := v_boost * 2;
     end if;
   end loop;
@@ -670,54 +667,62 @@ $$;
 comment on function pgdrip.claim(text, integer, interval, text[]) is
   'Hands up to p_limit due messages to one runner under a lease; the sender''s allowance is spent here; 22004, 22023, 25006, MD003, MD005';
 
+-- These two read no table: joins by hash are no danger here, and by far the fastest.
 create or replace function pgdrip.first_of_each(
-  p_enrollments bigint[],
-  p_offers      pgdrip.offer[],
-  p_limit       integer
+  p_picks   pgdrip.pick[],
+  p_stopped bigint[],
+  p_offers  pgdrip.offer[],
+  p_limit   integer
 )
   returns bigint[]
   language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
+  set enable_hashjoin = on
 as $$
 begin
   return array(
     select r.enrollment_id
-      from (select d.enrollment_id, d.sender_id, i.ord, row_number() over (
-              partition by d.sender_id order by i.ord) as place
-              from unnest(p_enrollments) with ordinality as i(enrollment_id, ord)
-              join pgdrip.due as d using (enrollment_id)) as r
+      from (select p.enrollment_id, p.sender_id, p.ord, row_number() over (
+              partition by p.sender_id order by p.ord) as place
+              from unnest(p_picks) with ordinality as p(enrollment_id, sender_id, ord)
+              left join unnest(p_stopped) as s(enrollment_id) using (enrollment_id)
+             where s.enrollment_id is null) as r
       join unnest(p_offers) as o using (sender_id)
      where r.place <= o.share
      order by r.place, r.ord limit p_limit);
 end
 $$;
 
-comment on function pgdrip.first_of_each(bigint[], pgdrip.offer[], integer) is
-  'Private: of locked rows the first of each sender, up to its share';
+comment on function pgdrip.first_of_each(pgdrip.pick[], bigint[], pgdrip.offer[], integer) is
+  'Private: of locked rows that nothing stops the first of each sender, up to its share';
 
-create or replace function pgdrip.mark_empty(
+create or replace function pgdrip.count_offers(
   p_offers pgdrip.offer[],
-  p_rows   bigint[],
+  p_picks  pgdrip.pick[],
+  p_leased bigint[],
   p_boost  integer
 )
   returns pgdrip.offer[]
   language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
+  set enable_hashjoin = on
 as $$
 begin
   return array(
-    select row(o.sender_id, o.is_locked, o.share, o.skip,
-               coalesce(g.count, 0) < least(500, o.share * p_boost) and o.skip = 0)::pgdrip.offer
+    select row(o.sender_id, o.is_locked, o.share, o.skip, coalesce(g.leased, 0),
+               o.skip = 0 and coalesce(g.given, 0) < least(500, o.share * p_boost))::pgdrip.offer
       from unnest(p_offers) as o
-      left join (select d.sender_id, count(*) from pgdrip.due as d
-                  where d.enrollment_id = any (p_rows) group by d.sender_id) as g using (sender_id));
+      left join (select p.sender_id, count(*) as given, count(l.enrollment_id) as leased
+                   from unnest(p_picks) as p
+                   left join unnest(p_leased) as l(enrollment_id) using (enrollment_id)
+                  group by p.sender_id) as g using (sender_id));
 end
 $$;
 
-comment on function pgdrip.mark_empty(pgdrip.offer[], bigint[], integer) is
-  'Private: the offers, with word of those senders that had fewer rows than asked for: no more are due';
+comment on function pgdrip.count_offers(pgdrip.offer[], pgdrip.pick[], bigint[], integer) is
+  'Private: the offers with what was leased of each, and whether it had fewer rows than asked for: no more are due';
 
 create or replace function pgdrip.assert_claim(
   p_runner   text,

@@ -5,8 +5,10 @@ create or replace function pgdrip.begin_send(p_enrollments bigint[], p_tokens bi
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_custom_plan
+  set plan_cache_mode = force_generic_plan
   set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
   set jit = off
   set max_parallel_workers_per_gather = 0
 as $$

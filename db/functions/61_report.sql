@@ -306,37 +306,97 @@ begin
                              join pgdrip.enrollments as e using (enrollment_id)
                             where r.verdict = 'deferred'
                                or r.event = 'sent' and r.move in ('confirm', 'await'))
-       and (s.health = 'down' or exists (
+       and (s.faults > 0 or exists (
              select from unnest(p_settled) as r where r.verdict = 'deferred'))
      order by s.sender_id for no key update);
-  -- Only a send begun after the last fault tells anything new of its sender.
-  with told as (
-    select distinct on (x.sender_id) x.sender_id, x.event, x.class,
-           concat_ws(': ', x.code, x.detail) as error
+  if v_ids = '{}' then
+    return;
+  end if;
+  -- Of a sender that was parked only a send begun after the fault tells anything new; while
+  -- its faults are being counted each one does.
+  with heard as (
+    select x.sender_id, x.event, x.class, x.begun_at, s.faults,
+           concat_ws(': ', x.code, x.detail) as error,
+           count(*) filter (where x.event = 'sent') over (
+             partition by x.sender_id order by x.begun_at, x.event desc) as sends
       from unnest(p_settled) as r
       join pgdrip.deliveries as x using (enrollment_id, token, event)
       join pgdrip.senders as s on s.sender_id = x.sender_id
-     where x.at = p_now and (r.verdict = 'deferred' or r.move in ('confirm', 'await'))
-       and (x.class = 'blocked' or x.begun_at > s.fault_at
-            or x.begun_at is null or s.fault_at is null)
-     order by x.sender_id, x.class, x.begun_at desc
+     where s.sender_id = any (v_ids)
+       and x.at = p_now and (r.verdict = 'deferred' or r.move in ('confirm', 'await'))
+       and (x.class = 'blocked' or x.begun_at > s.fault_at or x.begun_at is null
+            or s.fault_at is null or s.health = 'healthy' and s.faults > 0)
+  ),
+  -- Faults in a row: from one send that came through to the next.
+  rows as (
+    select h.sender_id, h.sends, count(*) filter (where h.event <> 'sent')
+             + case h.sends when 0 then max(h.faults) else 0 end as faults
+      from heard as h group by h.sender_id, h.sends
+  ),
+  told as (
+    select h.sender_id, bool_or(h.event <> 'sent') as is_fault,
+           coalesce(bool_or(h.class = 'blocked'), false) as is_blocked,
+           (array_agg(h.error order by h.class, h.begun_at desc)
+              filter (where h.event <> 'sent'))[1] as error,
+           (select max(w.faults) from rows as w where w.sender_id = h.sender_id) as longest,
+           (select w.faults from rows as w where w.sender_id = h.sender_id
+             order by w.sends desc limit 1)::integer as latest
+      from heard as h group by h.sender_id
   )
   update pgdrip.senders as s
-     set faults     = case t.event when 'sent' then 0 else s.faults + 1 end,
-         health     = case when t.event = 'sent' then 'healthy'
-                           when 'blocked' in (t.class, s.health) then 'blocked' else 'down' end,
-         fault_at   = case t.event when 'sent' then s.fault_at else p_now end,
-         last_error = case t.event when 'sent' then s.last_error else left(t.error, 500) end,
-         ready_at   = case t.event when 'sent' then 'epoch'
-           else greatest(s.ready_at, p_now + pgdrip.probe_wait(s.faults + 1)) end
+     set health     = n.health,
+         faults     = n.faults,
+         fault_at   = case when t.is_fault then p_now else s.fault_at end,
+         last_error = case when t.is_fault then left(t.error, 500) else s.last_error end,
+         down_at    = case n.health when 'down' then coalesce(
+                        case s.health when 'down' then s.down_at end, p_now) end,
+         ready_at   = case when n.health <> 'healthy' then greatest(s.ready_at,
+                             p_now + pgdrip.probe_wait(n.faults - s.fault_threshold + 1))
+                           when s.health = 'down' then 'epoch' else s.ready_at end
     from told as t
-   where s.sender_id = any (v_ids) and s.sender_id = t.sender_id
-     and (t.event <> 'sent' or s.health = 'down');
+    join pgdrip.senders as o using (sender_id),
+         lateral (select case when t.is_blocked or o.health = 'blocked' then 'blocked'
+                              when t.longest >= o.fault_threshold then 'down'
+                              else 'healthy' end) as h(health),
+         lateral (select h.health, case h.health
+                    when 'healthy' then t.latest
+                    when 'down' then greatest(o.faults + 1, o.fault_threshold)
+                    else o.faults + 1 end) as n(health, faults)
+   where s.sender_id = t.sender_id and (t.is_fault or s.health <> 'blocked');
 end
 $$;
 
 comment on function pgdrip.mark_senders(pgdrip.settlement[], timestamptz) is
-  'Private: parks senders by their faults and takes back into service those whose probe came through';
+  'Private: counts senders'' faults in a row, parks those that reach their threshold or were blocked, and takes back into service those whose probe came through';
+
+create or replace function pgdrip.answers(
+  p_enrollments bigint[],
+  p_tokens      bigint[],
+  p_outcomes    text[],
+  p_judged      pgdrip.settlement[]
+)
+  returns setof pgdrip.report_verdict
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+  set enable_hashjoin = on
+as $$
+begin
+  return query
+    select i.token, case when i.is_same then j.verdict else 'contradiction' end,
+           case when i.is_same then j.next_due_at end
+      from (select g.*, g.outcome = first_value(g.outcome) over (
+                     partition by g.enrollment_id, g.token
+                     order by g.outcome = 'uncertain', g.ord) as is_same
+              from unnest(p_enrollments, p_tokens, p_outcomes) with ordinality
+                   as g(enrollment_id, token, outcome, ord)) as i
+      join unnest(p_judged) as j using (enrollment_id, token)
+     order by i.ord;
+end
+$$;
+
+comment on function pgdrip.answers(bigint[], bigint[], text[], pgdrip.settlement[]) is
+  'Private: the verdict of each reported token, in order; of two outcomes for one the second contradicts';
 
 create or replace function pgdrip.report(
   p_enrollments  bigint[],
@@ -350,8 +410,10 @@ create or replace function pgdrip.report(
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_custom_plan
+  set plan_cache_mode = force_generic_plan
   set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
@@ -381,16 +443,7 @@ begin
   perform pgdrip.refer(v_judged, v_now);
   perform pgdrip.mark_senders(v_judged, v_now);
 
-  return query
-    select i.token, case when i.is_same then j.verdict else 'contradiction' end,
-           case when i.is_same then j.next_due_at end
-      from (select g.*, g.outcome = first_value(g.outcome) over (
-                     partition by g.enrollment_id, g.token
-                     order by g.outcome = 'uncertain', g.ord) as is_same
-              from unnest(p_enrollments, p_tokens, p_outcomes) with ordinality
-                   as g(enrollment_id, token, outcome, ord)) as i
-      join unnest(v_judged) as j using (enrollment_id, token)
-     order by i.ord;
+  return query select a.* from pgdrip.answers(p_enrollments, p_tokens, p_outcomes, v_judged) as a;
 end
 $$;
 

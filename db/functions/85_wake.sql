@@ -79,22 +79,20 @@ $$;
 comment on function pgdrip.create_partitions(timestamptz) is
   'Private: makes the history partitions of this month and the next two; returns how many were missing';
 
-create or replace function pgdrip.maintain()
+create or replace function pgdrip.upkeep(p_now timestamptz)
   returns pgdrip.maintenance
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now timestamptz := pgdrip.clock();
-  v_out pgdrip.maintenance;
+  v_out pgdrip.maintenance := row(0, 0, 0, 0, 0, null)::pgdrip.maintenance;
 begin
-  v_out := row(0, 0, 0, 0)::pgdrip.maintenance;
   -- One at a time; a second one has nothing to do.
   if not pg_try_advisory_xact_lock(hashtextextended('pgdrip.maintain', 0)) then
     return v_out;
   end if;
-  v_out.partitions_created := pgdrip.create_partitions(v_now);
+  v_out.partitions_created := pgdrip.create_partitions(p_now);
   v_out.senders_adopted := pgdrip.adopt(10000);
   insert into pgdrip.wakes (sender_id, due_at)
   select s.sender_id, f.due_at
@@ -108,16 +106,35 @@ begin
                       where w.sender_id = s.sender_id and w.due_at <= f.due_at);
   get diagnostics v_out.hints_repaired = row_count;
   delete from pgdrip.group_contacts as k
-   where k.day_slot < pgdrip.slot_at(v_now, 86410) - 25;
-  delete from pgdrip.receipts as r where r.at < v_now - interval '720 hours';
+   where k.day_slot < pgdrip.slot_at(p_now, 86410) - 25;
+  delete from pgdrip.receipts as r where r.at < p_now - interval '720 hours';
   get diagnostics v_out.receipts_pruned = row_count;
-  update pgdrip.control as c set maintained_at = v_now;
+  update pgdrip.control as c set maintained_at = p_now;
+  return v_out;
+end
+$$;
+
+comment on function pgdrip.upkeep(timestamptz) is
+  'Private: what maintain() does, retention aside; nothing while another one does it';
+
+create or replace function pgdrip.maintain()
+  returns pgdrip.maintenance
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := pgdrip.clock();
+  v_out pgdrip.maintenance := pgdrip.upkeep(v_now);
+begin
+  select r.months, r.held_by into v_out.months_retired, v_out.history_held_by
+    from pgdrip.retire_history(v_now, null) as r;
   return v_out;
 end
 $$;
 
 comment on function pgdrip.maintain() is
-  'What must be done at least daily: history partitions ahead, senders for orphaned steps, lost hints, early receipts nobody claimed';
+  'What must be done at least daily: history partitions ahead, senders for orphaned steps, lost hints, early receipts nobody claimed, months of history older than the retention';
 
 create or replace function pgdrip.tick(p_runner text, p_version text)
   returns integer
@@ -126,7 +143,10 @@ create or replace function pgdrip.tick(p_runner text, p_version text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now timestamptz := pgdrip.clock();
+  v_now      timestamptz := pgdrip.clock();
+  v_enrolled integer;
+  v_is_time  boolean := (select coalesce(c.maintained_at < v_now - interval '1 hour', true)
+                           from pgdrip.control as c);
 begin
   perform pgdrip.assert_named('p_runner', p_runner);
   perform pgdrip.assert_named('p_version', p_version);
@@ -135,15 +155,20 @@ begin
   on conflict (runner) do update
     set seen_at = v_now, version = excluded.version,
         started_at = case when r.version = excluded.version then r.started_at else v_now end;
-  if (select coalesce(c.maintained_at < v_now - interval '1 hour', true)
-        from pgdrip.control as c) then
-    perform pgdrip.maintain();
+  if v_is_time then
+    perform pgdrip.upkeep(v_now);
   end if;
   perform pgdrip.match_receipts();
   perform pgdrip.move_in_flight(1000);
-  return pgdrip.enroll_waiting(1000);
+  v_enrolled := pgdrip.enroll_waiting(1000);
+  -- Last, as they hold locks and wait for none; the history in bites that fit into a tick.
+  perform pgdrip.tend_fleet(1000, v_now);
+  if v_is_time then
+    perform pgdrip.retire_history(v_now, 256 * 1024 * 1024);
+  end if;
+  return v_enrolled;
 end
 $$;
 
 comment on function pgdrip.tick(text, text) is
-  'What a runner calls every few seconds: says that it lives, sweeps waiting triggers, maintains hourly; returns the enrollments made; 22004, 22023';
+  'What a runner calls every few seconds: says that it lives, sweeps waiting triggers, moves work off senders that are down or retire, maintains hourly; returns the enrollments made; 22004, 22023';

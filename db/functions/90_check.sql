@@ -78,8 +78,9 @@ begin
     union all
     select 'ADVANCE_ONLY_ON_CONFIRM', e.enrollment_id,
            format('step %s is confirmed without an event that says so', e.last_confirmed_step)
-      from pgdrip.enrollments as e
+      from pgdrip.enrollments as e cross join pgdrip.control as c
      where e.last_confirmed_step > 0
+       and (e.ended_at is null or e.enrolled_at >= coalesce(c.pruned_until, '-infinity'))
        and not exists (
          select from pgdrip.deliveries as j
           where j.enrollment_id = e.enrollment_id and j.step = e.last_confirmed_step
@@ -231,6 +232,42 @@ $$;
 comment on function pgdrip.check_groups() is
   'Private: groups whose senders together began more than they may';
 
+create or replace function pgdrip.check_sums()
+  returns setof pgdrip.violation
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    with gone as (
+      select e.sequence_id, count(*) as count
+        from pgdrip.enrollments as e join pgdrip.control as c on e.enrolled_at < c.pruned_until
+       where e.last_confirmed_step > 0 and e.ended_at is not null
+         and not exists (
+           select from pgdrip.deliveries as j
+            where j.enrollment_id = e.enrollment_id and j.step = e.last_confirmed_step
+              and j.event in ('sent', 'resolved')
+              and j.verdict in ('advanced', 'completed', 'late'))
+       group by e.sequence_id
+    ),
+    known as (
+      select h.sequence_id, sum(h.last_confirmed) as count
+        from pgdrip.history_sums as h group by h.sequence_id
+    )
+    select 'LEDGER_SUMS', null::bigint,
+           format('%s enrollments of %s have lost the event of their last step, retention took %s',
+                  coalesce(g.count, 0), q.name, coalesce(k.count, 0))
+      from pgdrip.sequences as q
+      left join gone as g using (sequence_id)
+      left join known as k using (sequence_id)
+     where coalesce(g.count, 0) <> coalesce(k.count, 0);
+end
+$$;
+
+comment on function pgdrip.check_sums() is
+  'Private: sequences whose finished enrollments and history, with what retention took, do not add up';
+
 create or replace function pgdrip.check()
   returns setof pgdrip.violation
   language sql
@@ -244,6 +281,8 @@ as $$
   select v.* from pgdrip.check_sends() as v
   union all
   select v.* from pgdrip.check_groups() as v
+  union all
+  select v.* from pgdrip.check_sums() as v
 $$;
 
 comment on function pgdrip.check() is

@@ -53,7 +53,8 @@ create or replace view pgdrip.sequence_progress as
     join pgdrip.contacts as c using (contact_id)
     join pgdrip.steps as s on s.version_id = e.version_id
    cross join lateral (select pgdrip.clock() as now,
-                              (select x.paused_at is not null from pgdrip.control as x) as is_paused) as k
+                              (select x.paused_at is not null from pgdrip.control as x) as is_paused,
+                              (select x.pruned_until from pgdrip.control as x) as pruned_until) as k
     left join pgdrip.due as p on p.enrollment_id = e.enrollment_id
     left join pgdrip.due as d on d.enrollment_id = e.enrollment_id and d.step = s.number
     left join lateral (
@@ -63,7 +64,7 @@ create or replace view pgdrip.sequence_progress as
              bool_or(x.verdict = 'skipped') as is_skipped,
              bool_or(x.event = 'failed' or x.code = 'not_delivered') as is_failed,
              bool_or(x.event = 'uncertain') as is_uncertain,
-             max(x.attempt) as attempts, max(x.due_at) as due_at,
+             max(x.attempt) as attempts, max(x.due_at) as due_at, count(*) as events,
              (array_agg(x.class order by x.at desc) filter (where x.event = 'failed'))[1] as error_class,
              (array_agg(coalesce(x.detail, x.code) order by x.at desc)
                 filter (where x.event in ('failed', 'uncertain') or x.code = 'not_delivered')
@@ -73,58 +74,182 @@ create or replace view pgdrip.sequence_progress as
     left join lateral (
       select x.receipt from pgdrip.provider_refs as x
        where x.enrollment_id = e.enrollment_id and x.step = s.number and x.receipt is not null
-       order by pgdrip.receipt_rank(x.receipt) desc limit 1) as r on true;
+       order by pgdrip.receipt_rank(x.receipt) desc limit 1) as r on true
+   -- What retention took is not told as skipped.
+   where e.ended_at is null or j.events > 0 or k.pruned_until is null
+      or e.enrolled_at >= k.pruned_until;
 
 comment on view pgdrip.sequence_progress is
-  'Every step of every enrollment, upcoming ones included, with one plain current_state';
+  'Every step of every enrollment, upcoming ones included, with one plain current_state; without those of finished enrollments whose history is no longer kept';
+comment on column pgdrip.sequence_progress.sequence is
+  'Name of the sequence';
+comment on column pgdrip.sequence_progress.contact_id is
+  'The contact';
+comment on column pgdrip.sequence_progress.recipient is
+  'Address the step goes to: the phone or e-mail that the channel writes to';
+comment on column pgdrip.sequence_progress.step is
+  'Number of the step in the version that the enrollment is on';
+comment on column pgdrip.sequence_progress.step_status is
+  'upcoming, active, completed, skipped or failed';
+comment on column pgdrip.sequence_progress.message_status is
+  'none, pending, leased, sending, sent, delivered, read, uncertain, failed or parked';
+comment on column pgdrip.sequence_progress.due_at is
+  'When it is or was due; NULL: not reached';
+comment on column pgdrip.sequence_progress.sent_at is
+  'When its send was confirmed; NULL: not sent';
+comment on column pgdrip.sequence_progress.completed_at is
+  'When the enrollment went on from it as confirmed; NULL: it did not';
+comment on column pgdrip.sequence_progress.attempts is
+  'Sends begun';
+comment on column pgdrip.sequence_progress.error_class is
+  'Class of the latest failure; NULL: none';
+comment on column pgdrip.sequence_progress.error_detail is
+  'What the channel said of the latest failure, else its code';
+comment on column pgdrip.sequence_progress.current_state is
+  'Waiting, Scheduled, Ready to send, Sending, Sent, Delivered, Read, Replied, Skipped, Paused, Uncertain or Failed';
+comment on column pgdrip.sequence_progress.enrollment_id is
+  'The enrollment, one run of the contact through the sequence';
 
 create or replace view pgdrip.sequence_funnel as
   select q.name as sequence, s.number as step,
          count(*) filter (where p.step_status = 'upcoming') as upcoming,
          count(*) filter (where p.step_status = 'active') as active,
-         count(*) filter (where p.sent_at is not null) as sent,
-         count(*) filter (where p.message_status in ('delivered', 'read')) as delivered,
-         count(*) filter (where p.message_status = 'read') as read,
-         count(*) filter (where p.step_status = 'skipped') as skipped,
-         count(*) filter (where p.step_status = 'failed') as failed
+         count(*) filter (where p.sent_at is not null) + coalesce(max(h.sent), 0)::bigint as sent,
+         count(*) filter (where p.message_status in ('delivered', 'read'))
+           + coalesce(max(h.delivered), 0)::bigint as delivered,
+         count(*) filter (where p.message_status = 'read')
+           + coalesce(max(h.read), 0)::bigint as read,
+         count(*) filter (where p.step_status = 'skipped')
+           + coalesce(max(h.skipped), 0)::bigint as skipped,
+         count(*) filter (where p.step_status = 'failed')
+           + coalesce(max(h.failed), 0)::bigint as failed
     from pgdrip.sequences as q
     join pgdrip.sequence_versions as v using (sequence_id)
     join pgdrip.steps as s on s.version_id = v.version_id
     left join (select e.version_id, x.* from pgdrip.sequence_progress as x
                  join pgdrip.enrollments as e using (enrollment_id)) as p
            on p.version_id = v.version_id and p.step = s.number
+    left join (select x.sequence_id, x.step, sum(x.sent) as sent, sum(x.delivered) as delivered,
+                      sum(x.read) as read, sum(x.skipped) as skipped, sum(x.failed) as failed
+                 from pgdrip.history_sums as x group by x.sequence_id, x.step) as h
+           on h.sequence_id = q.sequence_id and h.step = s.number
    group by q.name, s.number;
 
 comment on view pgdrip.sequence_funnel is 'How many enrollments stand where, by sequence and step';
+comment on column pgdrip.sequence_funnel.sequence is
+  'Name of the sequence';
+comment on column pgdrip.sequence_funnel.step is
+  'Number of the step, of any version';
+comment on column pgdrip.sequence_funnel.upcoming is
+  'Enrollments that have not come to it';
+comment on column pgdrip.sequence_funnel.active is
+  'Enrollments that stand at it';
+comment on column pgdrip.sequence_funnel.sent is
+  'Enrollments that were sent it, those that retention took included';
+comment on column pgdrip.sequence_funnel.delivered is
+  'Enrollments of which a provider told that it arrived or was read, likewise';
+comment on column pgdrip.sequence_funnel.read is
+  'Enrollments of which a provider told that it was read, likewise';
+comment on column pgdrip.sequence_funnel.skipped is
+  'Enrollments that went on or ended without it; of those that retention took only what was skipped';
+comment on column pgdrip.sequence_funnel.failed is
+  'Enrollments that ended because it failed, those that retention took included';
+
+create or replace function pgdrip.sender_queue(
+  p_sender bigint,
+  p_depth  integer,
+  p_now    timestamptz
+)
+  returns pgdrip.sender_queue
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set enable_bitmapscan = off
+  set jit = off
+as $$
+declare
+  v_out pgdrip.sender_queue;
+begin
+  -- A claim takes the oldest, so what is under way is among them; the rest is counted in the
+  -- index alone.
+  select count(*) filter (where d.lease_until > p_now),
+         min(d.due_at) filter (where d.lease_until is null or d.lease_until <= p_now)
+    into v_out.in_flight, v_out.oldest_due_at
+    from (select x.due_at, x.lease_until from pgdrip.due as x
+           where x.sender_id = p_sender and x.parked_reason is null and x.due_at <= p_now
+           order by x.due_at limit p_depth) as d;
+  select count(*) - v_out.in_flight into v_out.backlog from pgdrip.due as d
+   where d.sender_id = p_sender and d.parked_reason is null and d.due_at <= p_now;
+  return v_out;
+end
+$$;
+
+comment on function pgdrip.sender_queue(bigint, integer, timestamptz) is
+  'Private: how much is due with a sender and since when; what is under way among its p_depth oldest';
 
 create or replace view pgdrip.sender_load as
   select s.name as sender, s.pool, s.channel, s.status, s.health,
-         pgdrip.hourly_rate(s, k.now) as limit_hour, coalesce(u.hour, 0) as used_hour,
-         s.rate_per_day as limit_day, coalesce(u.day, 0) as used_day,
-         coalesce(b.backlog, 0) as backlog, b.oldest_due_at,
-         coalesce(b.in_flight, 0) as in_flight,
-         case when s.ready_at > k.now then s.ready_at end as ready_at, s.last_error
-    from pgdrip.senders as s
-   cross join lateral (select pgdrip.clock() as now) as k
-    left join (
-      select x.sender_id, count(distinct x.token) filter (
-               where x.begun_at > pgdrip.clock() - interval '1 hour') as hour,
-             count(distinct x.token) as day
-        from pgdrip.deliveries as x
-       where x.at > pgdrip.clock() - interval '25 hours'
-         and x.begun_at > pgdrip.clock() - interval '24 hours'
-       group by x.sender_id) as u using (sender_id)
-    left join lateral (
-      select count(*) filter (where d.lease_until is null or d.lease_until <= k.now) as backlog,
-             min(d.due_at) filter (where d.lease_until is null or d.lease_until <= k.now) as oldest_due_at,
-             count(*) filter (where d.lease_until > k.now) as in_flight
-        from pgdrip.due as d
-       where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at <= k.now) as b on true;
+         pgdrip.hourly_rate(s, k.now) as limit_hour, u.hour as used_hour,
+         s.rate_per_day as limit_day, u.day as used_day,
+         b.backlog, b.oldest_due_at, b.in_flight,
+         case when s.ready_at > k.now then s.ready_at end as ready_at, s.last_error,
+         s.down_at, s.faults, g.name as sender_group
+    from (select pgdrip.clock() as now offset 0) as k
+   cross join pgdrip.senders as s
+    left join pgdrip.sender_groups as g using (group_id)
+   cross join lateral (
+      select pgdrip.slot_counts(s.day_counts, s.day_slot, pgdrip.slot_at(k.now, 86410)) as counts,
+             mod(extract(epoch from k.now) * 24 / 86410, 1) as passed offset 0) as c
+   cross join lateral (
+      select case when s.is_limited
+                  then ceil(c.counts[1] + c.counts[2] * (1 - c.passed))::bigint end as hour,
+             case when s.is_limited
+                  then (select sum(x) from unnest(c.counts) as x) end as day) as u
+   cross join lateral pgdrip.sender_queue(
+      s.sender_id, case when s.is_limited then 20 else 1000 end, k.now) as b
+   where s.deleted_at is null;
 
 comment on view pgdrip.sender_load is
-  'Each sender with its limits, what it sent in the last hour and day, and what waits';
+  'Each sender with its limits, what it used of them, what waits and what is under way';
+comment on column pgdrip.sender_load.sender is
+  'Name of the sender';
+comment on column pgdrip.sender_load.pool is
+  'Whose contacts and sequences it serves';
+comment on column pgdrip.sender_load.channel is
+  'How it sends';
+comment on column pgdrip.sender_load.status is
+  'active, paused, retiring or retired';
+comment on column pgdrip.sender_load.health is
+  'healthy, down (probed again at ready_at) or blocked (until an operator resumes it)';
+comment on column pgdrip.sender_load.limit_hour is
+  'Messages it may send in any rolling hour today, its ramp included; NULL: unlimited';
+comment on column pgdrip.sender_load.limit_day is
+  'Messages it may send in any rolling 24 hours; NULL: unlimited';
+comment on column pgdrip.sender_load.backlog is
+  'Steps that are due and wait for it';
+comment on column pgdrip.sender_load.oldest_due_at is
+  'When the oldest of those fell due';
+comment on column pgdrip.sender_load.ready_at is
+  'When its limits or its outage let it send again; NULL: now';
+comment on column pgdrip.sender_load.last_error is
+  'What its last fault was, as the channel told it';
+comment on column pgdrip.sender_load.down_at is
+  'Since when it is down; NULL: it is not';
+comment on column pgdrip.sender_load.faults is
+  'Sender faults in a row';
+comment on column pgdrip.sender_load.sender_group is
+  'Name of the group whose limits it shares; NULL: none';
+comment on column pgdrip.sender_load.used_hour is
+  'Claims in about the last hour, by the slots that the limits count in; NULL: unlimited, not counted';
+comment on column pgdrip.sender_load.used_day is
+  'Claims that count against the daily limit; NULL: unlimited, not counted';
+comment on column pgdrip.sender_load.in_flight is
+  'Claimed and not reported, of the 20 steps that are due longest; of an unlimited sender, of 1,000';
 
 create or replace view pgdrip.queue_health as
+  -- One time for all rows: the clock goes on while they are counted.
+    with k as materialized (select pgdrip.clock() as now)
   select count(*) filter (where d.parked_reason is null and d.lease_until is null
                             and d.awaits is null and d.due_at <= k.now) as due_now,
          min(d.due_at) filter (where d.parked_reason is null and d.lease_until is null
@@ -142,10 +267,34 @@ create or replace view pgdrip.queue_health as
            where s.status = 'active' and s.health <> 'healthy') as senders_down,
          (select count(*) from pgdrip.runners as r
            where r.seen_at > k.now - interval '1 minute') as runners_alive
-    from (select pgdrip.clock() as now) as k left join pgdrip.due as d on true
+    from k left join pgdrip.due as d on true
    group by k.now;
 
 comment on view pgdrip.queue_health is 'The whole queue in one row';
+comment on column pgdrip.queue_health.due_now is
+  'Steps that are due and not claimed';
+comment on column pgdrip.queue_health.oldest_due_at is
+  'When the oldest of those fell due';
+comment on column pgdrip.queue_health.in_flight is
+  'Steps that a runner holds';
+comment on column pgdrip.queue_health.lease_expired is
+  'Steps whose runner let the lease run out; the next claim takes them';
+comment on column pgdrip.queue_health.awaiting is
+  'Steps that were sent and wait for a receipt or an event';
+comment on column pgdrip.queue_health.scheduled is
+  'Steps that are due later';
+comment on column pgdrip.queue_health.parked is
+  'Steps that wait for a cause to go, uncertain ones included';
+comment on column pgdrip.queue_health.uncertain is
+  'Sends that began and whose outcome nobody knows';
+comment on column pgdrip.queue_health.is_paused is
+  'Whether pause_all() stopped everything';
+comment on column pgdrip.queue_health.is_locked is
+  'Whether a restore, copy or failover was noticed; unlock() ends it';
+comment on column pgdrip.queue_health.senders_down is
+  'Active senders that are down or blocked';
+comment on column pgdrip.queue_health.runners_alive is
+  'Runners that ticked within a minute';
 
 create or replace view pgdrip.failures as
   select j.at, q.name as sequence, e.contact_id,
@@ -164,6 +313,34 @@ create or replace view pgdrip.failures as
 
 comment on view pgdrip.failures is
   'Every failure with its class and detail; is_unclassified: its code needs an error rule';
+comment on column pgdrip.failures.at is
+  'When it was reported';
+comment on column pgdrip.failures.sequence is
+  'Name of the sequence';
+comment on column pgdrip.failures.contact_id is
+  'The contact';
+comment on column pgdrip.failures.recipient is
+  'Address it was to go to';
+comment on column pgdrip.failures.step is
+  'Number of the step';
+comment on column pgdrip.failures.attempt is
+  'Which send of the step it was, from 1';
+comment on column pgdrip.failures.sender is
+  'Name of the sender';
+comment on column pgdrip.failures.class is
+  'transient, permanent, contact, content, sender or blocked; NULL: not classified';
+comment on column pgdrip.failures.code is
+  'What the channel calls it';
+comment on column pgdrip.failures.detail is
+  'What the gateway said, at most 2 kB';
+comment on column pgdrip.failures.verdict is
+  'What report() made of it: retry, failed, skipped, parked, deferred or stale';
+comment on column pgdrip.failures.is_unclassified is
+  'Whether error_rules lacks the code, so that it counts as uncertain';
+comment on column pgdrip.failures.enrollment_id is
+  'The enrollment';
+comment on column pgdrip.failures.token is
+  'The claim that it was sent under';
 
 create or replace view pgdrip.uncertain_deliveries as
   select d.token, q.name as sequence, e.contact_id,
@@ -183,3 +360,27 @@ create or replace view pgdrip.uncertain_deliveries as
 
 comment on view pgdrip.uncertain_deliveries is
   'Sends that began and whose outcome nobody knows; resolve_uncertain(token, …) settles one';
+comment on column pgdrip.uncertain_deliveries.token is
+  'The claim that it was sent under; what resolve_uncertain() takes';
+comment on column pgdrip.uncertain_deliveries.sequence is
+  'Name of the sequence';
+comment on column pgdrip.uncertain_deliveries.contact_id is
+  'The contact';
+comment on column pgdrip.uncertain_deliveries.recipient is
+  'Address it may have reached';
+comment on column pgdrip.uncertain_deliveries.step is
+  'Number of the step';
+comment on column pgdrip.uncertain_deliveries.attempt is
+  'Which send of the step it was, from 1';
+comment on column pgdrip.uncertain_deliveries.sender is
+  'Name of the sender';
+comment on column pgdrip.uncertain_deliveries.runner is
+  'Who began the send';
+comment on column pgdrip.uncertain_deliveries.begun_at is
+  'When the send began; NULL: not known after a restore';
+comment on column pgdrip.uncertain_deliveries.code is
+  'Why it is uncertain: lapsed (the runner fell silent), restored, or what the channel calls it';
+comment on column pgdrip.uncertain_deliveries.detail is
+  'What the channel said';
+comment on column pgdrip.uncertain_deliveries.enrollment_id is
+  'The enrollment';

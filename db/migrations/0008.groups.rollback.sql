@@ -1,4 +1,4 @@
-drop type pgdrip.judgement, pgdrip.offer, pgdrip.sender_pace cascade;
+drop type pgdrip.judgement, pgdrip.pick, pgdrip.offer, pgdrip.sender_pace cascade;
 alter table pgdrip.senders drop column is_limited;
 alter table pgdrip.senders add column is_limited boolean generated always as (
   rate_per_hour is not null or rate_per_day is not null

@@ -82,10 +82,17 @@ create type pgdrip.offer as (
   is_locked boolean,
   share     integer,
   skip      integer,
+  leased    integer,
   is_empty  boolean
 );
 comment on type pgdrip.offer is
   'Private: what a sender is given in one round of a claim; is_locked: it has limits to be charged; is_empty: no more of its rows are due';
+
+create type pgdrip.pick as (
+  enrollment_id bigint,
+  sender_id     bigint
+);
+comment on type pgdrip.pick is 'Private: a due row that a claim has locked';
 
 create type pgdrip.judgement as (
   event       text,

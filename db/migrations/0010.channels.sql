@@ -1,5 +1,5 @@
 -- What the codes of gowa, whatsapp_cloud and twilio mean, and what asking gateways takes.
--- depends: 0008.groups
+-- depends: 0009.fleet
 
 insert into pgdrip.error_rules (channel, code, class, source) values
   ('gowa', 'VALIDATION_ERROR', 'permanent',

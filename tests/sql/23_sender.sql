@@ -1,5 +1,4 @@
--- Senders: what a definition may say, that no rolling hour or day exceeds the rate however
--- the claims fall, and that contacts are spread by capacity.
+-- Senders: what a definition may say, and what an operator does with a sender.
 begin;
 select no_plan();
 select pgdrip.set_clock('2026-01-05 09:00+00');
@@ -47,7 +46,21 @@ select pg_temp.refuses(d.more::jsonb, d.fact)
     ('{"secret": "p@ss word"}', 'secret is the name of a variable or file'),
     ('{"config": {"password": "x"}}', 'a config holds no password'),
     ('{"config": {"API-Token": "x"}}', 'a config holds no token'),
+    ('{"config": {"smtp": {"Passphrase": "x"}}}', 'a config holds no password further down'),
+    ('{"config": {"servers": [{"api_key": "x"}]}}', 'a config holds no key in a list'),
+    ('{"config": {"auth": "x"}}', 'a config holds no key named auth'),
+    ('{"config": {"url": "https://user:pass@example.com/"}}', 'a url in a config holds no password'),
+    ('{"config": {"a": {"urls": ["smtp://key@example.com"]}}}', 'a url in a config holds no user'),
+    ('{"config": {"url": "https://example.com/?v=1&access_token=x"}}', 'a url in a config passes no token'),
+    ('{"config": {"header": "Bearer abcdefgh"}}', 'a config holds no header with a key'),
+    ('{"config": {"pem": "-----BEGIN RSA PRIVATE KEY-----"}}', 'a config holds no private key'),
     ('{"config": [1]}', 'a config is an object'),
+    ('{"fault_threshold": 0}', 'no sender is parked by no fault'),
+    ('{"fault_threshold": 101}', 'a sender is parked by a hundred faults at the latest'),
+    ('{"failover_after": "-1 hour"}', 'failover_after is not negative'),
+    ('{"failover_after": "1 month"}', 'failover_after has no months'),
+    ('{"failover_after": 3600}', 'failover_after says its unit'),
+    ('{"group": "nobody"}', 'a sender''s group is a known one'),
     ('{"config": {"a":[[[[[[[[[1]]]]]]]]]}}', 'a config is not deeply nested')
   ) as d(more, fact);
 select pg_temp.refuses(jsonb_build_object('name', repeat('n', 201)), 'a sender''s name has 200 bytes');
@@ -56,6 +69,14 @@ select pg_temp.refuses(jsonb_build_object('config', jsonb_build_object('a', repe
 select pg_temp.refuses(format('{"config": {"a": %s1%s}}', repeat('[', 6000), repeat(']', 6000))::jsonb,
                        'a config that no client could decode is refused');
 select is_empty('select from pgdrip.senders', 'a refused sender leaves nothing behind');
+select throws_like($$select pgdrip.apply_sender(pg_temp.sender('{"config": {"url": "https://me:hunter2@x.org"}}'))$$,
+  '%config: url looks like%', 'a refusal names the key');
+select lives_ok(format('select pgdrip.read_sender(%L)', pg_temp.sender(d.config::jsonb)), d.fact)
+  from (values
+    ('{"config": {"url": "https://example.com:8080/a@b?to=c@d"}}', 'a port and an @ in a path are no password'),
+    ('{"config": {"from": "Desk <desk@example.com>"}}', 'an e-mail address is no credential'),
+    ('{"config": {"basic": "basic plan"}}', 'a plain word is no header')
+  ) as d(config, fact);
 
 select is(pgdrip.apply_sender(pg_temp.sender()), 'created', 'a new sender is created');
 select is(pgdrip.apply_sender(pg_temp.sender()), 'unchanged', 'the same again changes nothing');
@@ -84,7 +105,7 @@ select throws_ok($$select pgdrip.pause_sender('s', ' ')$$, '22023', null,
 select is(pgdrip.resume_sender('s'), false, 'resuming a sender in service changes nothing');
 select is(pgdrip.pause_sender('s', 'repair'), true, 'a sender is paused');
 select is(pgdrip.pause_sender('s', 'again'), false, 'pausing it twice changes nothing');
-update pgdrip.senders set health = 'down', faults = 2 where name = 's';
+update pgdrip.senders set health = 'down', down_at = pgdrip.clock(), faults = 2 where name = 's';
 select is(pgdrip.pause_sender('s', 'again'), false,
           'pausing a paused sender that is down changes nothing');
 select results_eq($$select status_reason from pgdrip.senders where name = 's'$$,
@@ -97,58 +118,17 @@ select is(pgdrip.resume_sender('s'), true, 'a blocked sender is resumed by an op
 update pgdrip.senders set status = 'retired', status_reason = 'sold' where name = 's';
 select throws_ok($$select pgdrip.resume_sender('s')$$, 'MD003', null,
                  'a retired sender is not resumed');
-
--- Who gets which sender
-
-delete from pgdrip.senders;
-select pgdrip.apply_sender('{"name": "a", "channel": "log", "rate_per_hour": 10}');
-select pgdrip.apply_sender('{"name": "b", "channel": "log", "rate_per_hour": 20}');
-select pgdrip.apply_sender('{"name": "c", "channel": "log", "rate_per_day": 960}');
-select pgdrip.apply_sender('{"name": "d", "channel": "log", "rate_per_hour": 90, "ramp": {"1": 30}}');
-select pgdrip.apply_sender('{"name": "e", "channel": "log", "pool": "other"}');
-select pgdrip.apply_sender('{"name": "f", "channel": "webhook", "gap_min": "30 seconds"}');
-select pgdrip.apply_sender('{"name": "g", "channel": "webhook", "rate_per_hour": 120}');
-
-create function pg_temp.shares(p_pool text, p_channel text, p_calls integer, p_each integer)
-  returns table (name text, share numeric) language sql as $$
-  select s.name, count(*) * 100.0 / (p_calls * p_each)
-    from generate_series(1, p_calls) as i,
-         unnest(pgdrip.choose_senders(array_fill(p_pool, array[p_each + i - i]),
-                                      array_fill(p_channel, array[p_each]))) as c(sender_id)
-    left join pgdrip.senders as s using (sender_id) group by s.name
-$$;
-
-select results_eq(format($$
-  select name, abs(share - case name when 'a' then 10 when 'b' then 20 when 'c' then 40
-                                     when 'd' then 30 end) <= 2
-    from pg_temp.shares('default', 'log', %s, %s) order by name $$, d.calls, d.each),
-  $$values ('a', true), ('b', true), ('c', true), ('d', true)$$,
-  format('%s calls for %s spread by capacity within 2 %%', d.calls, d.each))
-  from (values (1, 1000), (1000, 1), (100, 10), (37, 27)) as d(calls, each);
-select results_eq($$select name, abs(share - 50) <= 2 from pg_temp.shares('default', 'webhook', 1, 500)
-                     order by name$$,
-  $$values ('f', true), ('g', true)$$, 'a gap counts as the capacity it leaves');
-select results_eq($$
-  select s.name, count(*) between 98 and 102 from generate_series(1, 500) as i,
-         unnest(pgdrip.choose_senders(array['default', 'other', 'default', null],
-                                      array['log', 'log', 'webhook', i::text])) as c(sender_id)
-    join pgdrip.senders as s using (sender_id) where s.name = 'b' group by 1 $$,
-  $$values ('b', true)$$, 'the spread holds where pools and channels alternate');
-select is(pgdrip.choose_senders(array['default', null, 'nowhere', 'other'],
-                                array['log', null, 'log', 'webhook'])
-          = array[null, null, null, null]::bigint[], false, 'a wanted sender is found');
-select is((pgdrip.choose_senders(array['default', null, 'nowhere', 'other'],
-                                 array['log', null, 'log', 'webhook']))[2:4],
-          array[null, null, null]::bigint[],
-          'nobody is chosen where none is wanted, the pool is empty or the channel is another');
-update pgdrip.senders set health = 'down', faults = 1 where name = 'c';
-update pgdrip.senders set health = 'blocked' where name = 'd';
-select pgdrip.pause_sender('a', 'repair');
-select results_eq($$select name from pg_temp.shares('default', 'log', 1, 1000)$$, array['b'],
-                  'paused, blocked and failing senders get nobody while another is healthy');
-select pgdrip.pause_sender('b', 'repair');
-select results_eq($$select name from pg_temp.shares('default', 'log', 1, 10)$$, array['c'],
-                  'a failing sender serves where nobody is healthy');
+select pg_temp.refuses('{"rate_per_hour": 80}', 'a retired sender is not applied again');
+select is(pgdrip.apply_sender('{"name": "t", "channel": "log", "fault_threshold": 3, "failover_after": "1 hour"}'),
+          'created', 'a sender says how many faults it bears and when its work moves');
+select is(pgdrip.apply_sender('{"name": "t", "channel": "log", "fault_threshold": 3, "failover_after": "60 minutes"}'),
+          'unchanged', 'the same said otherwise changes nothing');
+select is(pgdrip.apply_sender('{"name": "t", "channel": "log", "fault_threshold": 4, "failover_after": "60 minutes"}'),
+          'changed', 'another threshold changes it');
+select is(pgdrip.apply_sender('{"name": "t", "channel": "log", "fault_threshold": 4}'),
+          'changed', 'leaving failover_after out takes it away');
+select results_eq($$select fault_threshold, failover_after from pgdrip.senders where name = 't'$$,
+  $$values (4, null::interval)$$, 'as it says');
 
 select * from finish();
 rollback;

@@ -135,9 +135,9 @@ select is(pg_temp.allowance('gap', pgdrip.clock(), 1, '46 seconds'), 1,
 
 select pgdrip.apply_sender('{"name": "free", "channel": "log"}');
 select is(pg_temp.allowance('free', pgdrip.clock()), 1000, 'an unlimited sender gets a batch');
-update pgdrip.senders set health = 'down', faults = 1 where name = 'free';
+update pgdrip.senders set health = 'down', down_at = pgdrip.clock(), faults = 1 where name = 'free';
 select is(pg_temp.allowance('free', pgdrip.clock()), 1, 'a sender that is down gets one probe');
-update pgdrip.senders set rate_per_hour = 0, health = 'healthy', faults = 0 where name = 'free';
+update pgdrip.senders set rate_per_hour = 0, health = 'healthy', faults = 0, down_at = null where name = 'free';
 select is(pg_temp.allowance('free', pgdrip.clock()), 0, 'a rate of zero lets nothing go');
 select is(array(select pgdrip.probe_wait(n) from unnest(array[1, 2, 3, 6, 7, 1000]) as n),
           array['1 minute', '2 minutes', '4 minutes', '32 minutes', '1 hour', '1 hour']::interval[],

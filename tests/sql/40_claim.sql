@@ -127,7 +127,7 @@ select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+6011766000' || n
 create function pg_temp.probe() returns bigint language plpgsql as $$
 declare m pgdrip.claimed_message; v_probes integer := 0;
 begin
-  update pgdrip.senders set health = 'down', faults = 1 where sender_id = (stage.sender()).sender_id;
+  update pgdrip.senders set health = 'down', down_at = pgdrip.clock(), faults = 1 where sender_id = (stage.sender()).sender_id;
   loop
     perform pgdrip.set_clock(pgdrip.clock() + interval '2 hours');
     select * into m from pgdrip.claim('runner-1');

@@ -42,7 +42,7 @@ select is(pg_temp.refused($$select pgdrip.pause_sender('device-' || number, 'x')
   'sender_paused', 'a paused sender begins nothing');
 select is(pg_temp.refused($$update pgdrip.senders set health = 'blocked', faults = 1$$),
   'sender_paused', 'a blocked sender begins nothing');
-update pgdrip.senders set health = 'healthy', faults = 0;
+update pgdrip.senders set health = 'healthy', faults = 0, down_at = null;
 select is(pg_temp.refused($$insert into pgdrip.suppressions (address, reason)
   select '+60110000' || lpad(number::text, 4, '0'), 'x' from stage.this_case$$), 'suppressed', 'SUPPRESSED_NEVER_SENT: a suppressed address begins nothing');
 select is(pg_temp.refused($$select pgdrip.pause_all('x')$$), 'all_paused', 'while everything is paused nothing begins');

@@ -173,10 +173,24 @@ select ok(limit_hour = 80 and used_hour = 1 and limit_day = 800 and used_day = 1
   from pgdrip.sender_load join this_case on sender = 'device-' || number;
 select pg_temp.wait('12 hours');
 select is(backlog, 1::bigint, 'and counts what waits') from pgdrip.sender_load join this_case on sender = 'device-' || number;
+select pg_temp.tell('failed', 'sender');
+select ok(health = 'down' and down_at = pgdrip.clock() and faults = 1 and last_error = 'sender: because' and backlog = 1
+  and oldest_due_at <= pgdrip.clock() and used_hour = 1 and used_day = 2, 'and tells of an outage, and what was spent on it')
+  from pgdrip.sender_load join this_case on sender = 'device-' || number;
+select pgdrip.resume_sender('device-' || number), pg_temp.wait('1 minute') from this_case;
+select ok(used_hour is null and used_day is null and limit_hour is null, 'nothing is counted of an unlimited sender')
+  from pgdrip.sender_load where sender = 'device-1';
 select ok(due_now = 1 and in_flight = 0 and parked = 0 and not is_locked and not is_paused,
   'queue_health counts what is due') from pgdrip.queue_health;
 select pg_temp.take();
 select ok(due_now = 0 and in_flight = 1, 'and in flight') from pgdrip.queue_health;
 select is_empty('select * from pgdrip.check()', 'every invariant holds');
+
+select is_empty($$select c.relname, a.attname from pg_catalog.pg_class as c
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0
+   where c.relnamespace = 'pgdrip'::regnamespace and c.relkind = 'v' and not exists (
+           select from pg_catalog.pg_description as x where x.objoid = c.oid and x.objsubid = a.attnum)
+     and c.relname in ('sequence_progress', 'sequence_funnel', 'sender_load', 'queue_health', 'failures',
+                       'uncertain_deliveries')$$, '\d+ explains each column of the views');
 select * from finish();
 rollback;

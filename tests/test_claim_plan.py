@@ -1,0 +1,120 @@
+"""What a claim costs beside a large backlog of senders that may not send."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from statistics import median
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+import fleet
+import stage
+from databases import Databases
+from stage import Db
+
+PAUSED, ROWS = 1000, 300
+CLAIMS, TAKEN = 40, 10
+
+BACKLOG = b"""
+with senders as (
+  insert into pgdrip.senders
+    (name, channel, rate_per_hour, status, status_reason, next_at)
+  select 'paused-' || n, 'webhook', 80, 'paused', 'repair',
+         pgdrip.clock() - interval '10 days'
+    from generate_series(1, %(senders)s) as n
+  returning sender_id
+), contacts as (
+  insert into pgdrip.contacts (phone, bucket, sender_id)
+  select '+61' || (100000000 + sender_id * 1000 + n), 0, sender_id
+    from senders, generate_series(1, %(rows)s) as n
+  returning contact_id, sender_id
+), enrollments as (
+  insert into pgdrip.enrollments
+    (contact_id, sequence_id, version_id, sender_id, enrolled_at)
+  select contact_id, 1, 1, sender_id, pgdrip.clock() from contacts
+  returning enrollment_id, sender_id
+)
+insert into pgdrip.due (enrollment_id, sender_id, step, due_at)
+select enrollment_id, sender_id, 1,
+       pgdrip.clock() - enrollment_id %% 997 * interval '1 minute'
+  from enrollments
+"""
+READ = """
+select relname, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) as rows
+  from pg_stat_xact_user_tables
+ where schemaname = 'pgdrip'
+   and relname in ('senders', 'due', 'enrollments', 'contacts')
+"""
+
+
+@pytest.fixture(scope="module")
+def built(server: Databases) -> Iterator[tuple[Db, Db]]:
+    """One active sender with work; and the same behind a thousand paused ones."""
+    with ExitStack() as stack:
+        alone, crowded = (
+            stack.enter_context(
+                psycopg.connect(
+                    stack.enter_context(server.clone()),
+                    autocommit=True,
+                    row_factory=dict_row,
+                )
+            )
+            for _ in range(2)
+        )
+        for db in (alone, crowded):
+            db.execute("alter table pgdrip.due set (autovacuum_enabled = off)")
+            stage.sequence(db)
+        with crowded.transaction():
+            # Without looking up the parents of 900,000 rows.
+            crowded.execute("set local session_replication_role = replica")
+            crowded.execute(BACKLOG, {"senders": PAUSED, "rows": ROWS})
+        for db in (alone, crowded):
+            stage.sender(db, "active", rate_per_hour=100_000, burst=1000)
+            fleet.work(db, {"active": TAKEN * (2 * CLAIMS + 10)}, ["WARM"])
+            claim(db)  # drains the wakes
+        yield alone, crowded
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unanalyzed", "analyzed"])
+def two(built: tuple[Db, Db], request: pytest.FixtureRequest) -> tuple[Db, Db]:
+    """Both, without and with statistics."""
+    if request.param:
+        for db in built:
+            db.execute("analyze")
+    return built
+
+
+def claim(db: Db) -> tuple[float, list[stage.Row]]:
+    """How long a claim took, in seconds, and what it read; its messages are sent."""
+    with db.transaction():
+        began = time.perf_counter()
+        messages = stage.claim(db, TAKEN)
+        took = time.perf_counter() - began
+        read = stage.every(db, READ)
+    assert [message["sender"] for message in messages] == ["active"] * TAKEN
+    stage.begin(db, messages)
+    assert stage.report(db, messages) == ["advanced"] * TAKEN
+    return took, read
+
+
+def test_a_thousand_paused_senders_at_most_double_the_time_of_a_claim(
+    two: tuple[Db, Db],
+) -> None:
+    times = [[claim(db)[0] for db in two] for _ in range(CLAIMS)]
+    alone, crowded = (median(column) for column in zip(*times, strict=True))
+    assert crowded <= 2 * alone, (alone, crowded)
+
+
+def test_a_claim_reads_every_sender_but_no_due_row_of_paused_ones(
+    two: tuple[Db, Db],
+) -> None:
+    _, crowded = two
+    claim(crowded)  # a session's counts reach back a second over its transactions
+    crowded.execute("select pg_stat_force_next_flush()")
+    _, read = claim(crowded)
+    rows = {row["relname"]: row["rows"] for row in read}
+    assert {row["relname"] for row in read if row["seq_scan"]} <= {"senders"}
+    assert rows["senders"] <= 6 * (PAUSED + 1)
+    assert max(rows["due"], rows["enrollments"], rows["contacts"]) <= 30 * TAKEN, rows
