@@ -13,56 +13,20 @@ from subprocess import PIPE, Popen
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import DictRow
 
-from pgdrip import __version__, cli
+from commands import CONTACT, SENDER, SEQUENCE, Database, Run, invoke, on, told
+from pgdrip import __version__
 from pgdrip.console import table
-from pgdrip.contacts import BATCH, import_csv
+from pgdrip.contacts import CHUNK, import_csv
 from pgdrip.engine import Engine
 
 PASSWORD = "hunter2"
-SEQUENCE = """\
-kind: sequence
-name: WARM
-trigger: WARMEXAMA
-channel: log
-status: active
-steps:
-  - {day: 1, body: "Hi {{name|there}}"}
-  - {day: 3, delay: 12 hours, body: Again}
-"""
-SENDER = """\
----
-kind: sender
-name: device-1
-channel: log
-config: {file: FILE}
-"""
-CONTACT = "phone,name,trigger\n+60123456789,Alice,WARMEXAMA\n"
-
-Run = Callable[..., Result]
-Database = psycopg.Connection[DictRow]
-
-
-def invoke(*arguments: str | Path, stdin: str | bytes = "", **env: str) -> Result:
-    """Run the command line in this process; no output may hold a traceback."""
-    result = CliRunner().invoke(
-        cli.main, [str(one) for one in arguments], input=stdin, env=env
-    )
-    assert "Traceback" not in result.output
-    return result
 
 
 @pytest.fixture
 def run(dsn: str) -> Run:
-    """Run the command line on the test's database."""
-
-    def call(*arguments: str | Path, stdin: str | bytes = "") -> Result:
-        return invoke(*arguments, stdin=stdin, PGDRIP_DSN=dsn)
-
-    return call
+    return on(dsn)
 
 
 def start(
@@ -73,14 +37,6 @@ def start(
         command = ["/bin/sh", "-c", f'exec "$@" {closed}>&-', "sh", *command]
     environment = os.environ | {"PGDRIP_DSN": dsn}
     return Popen(command, env=environment, stdin=stdin, stdout=PIPE, stderr=PIPE)
-
-
-def told(result: Result, code: int) -> str:
-    """Return the one line of a failure with this exit code."""
-    assert result.exit_code == code, result.output
-    [line] = result.stderr.splitlines()
-    assert line.startswith("pgdrip: ")
-    return line.removeprefix("pgdrip: ")
 
 
 def count(db: Database, table: str) -> int:
@@ -150,13 +106,21 @@ def test_a_read_only_database_is_exit_4(dsn: str, warm: Path, run: Run) -> None:
         ["enroll", "WARM", "first"],
         ["enroll", "WARM", "0"],
         ["enroll", "WARM", "99999999999999999999"],
-        ["explain"],
+        ["explain", "contact"],
+        ["explain", "contact", "nobody"],
+        ["failures", "--since", "-1h"],
+        ["failures", "--limit", "0"],
+        ["resolve", "first", "sent", "--yes"],
+        ["resolve", "1", "perhaps", "--yes"],
+        ["simulate", "WARM", "--start", "soon"],
+        ["export", "secrets"],
+        ["export", "--format", "csv"],
+        ["pause", "sequence", "WARM"],
         ["apply"],
         ["apply", "no-such-file.yaml"],
         ["import", "no-such-file.csv"],
         ["import", "."],
         ["run", "--slots", "0"],
-        ["run", "--lease", "5"],
         ["demo", "--contacts", "0"],
         ["import", "-", "--region", "XX"],
     ],
@@ -188,7 +152,7 @@ def test_a_closed_standard_error_stops_no_runner(dsn: str) -> None:
 
 
 def test_a_defect_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_database", lambda dsn: 1 // 0)
+    monkeypatch.setattr("pgdrip.cli.schema.database", lambda dsn: 1 // 0)
     assert told(invoke("migrate"), 1).startswith("unexpected ZeroDivisionError")
 
 
@@ -209,8 +173,8 @@ def test_apply_publishes_once_and_then_says_unchanged(run: Run, tmp_path: Path) 
     first = run("apply", file)
     assert first.stdout.splitlines() == [
         "kind\tname\toutcome\tnote",
-        "sequence\tWARM\tcreated\tversion 1",
         "sender\tdevice-1\tcreated\t",
+        "sequence\tWARM\tcreated\tversion 1",
     ]
     assert first.exit_code == 0
     again = run("apply", file).stdout.splitlines()
@@ -220,34 +184,31 @@ def test_apply_publishes_once_and_then_says_unchanged(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize(
     "text",
     [
-        SEQUENCE.replace("WARMEXAMA", "'  '"),
         SEQUENCE.replace("channel: log", "channel: pigeon"),
-        SEQUENCE.replace("day: 3", "day: 1"),
-        SEQUENCE.replace("12 hours", "-12 hours"),
-        SEQUENCE.replace("steps:", "stops:"),
-        SEQUENCE.replace("Again", '"a\\0b"'),
-        SEQUENCE.replace("Again", '"\\ud800"'),
-        SEQUENCE.replace("{{name|there}}", "{{nmae}}"),
+        SEQUENCE + "window: {from: 09:00, to: '21:00', zone: Mars/Base}\n",
+        SEQUENCE + "cap: {max: 1, per: 99999 weeks}\n",
+        "kind: sender\nname: device-2\nchannel: log\ngroup: nobody\n",
     ],
 )
-def test_a_definition_the_database_refuses_has_its_place(
-    run: Run, db: Database, tmp_path: Path, text: str
+@pytest.mark.parametrize("command", ["apply", "plan"])
+def test_what_only_the_database_can_refuse_has_its_place_too(
+    run: Run, db: Database, tmp_path: Path, text: str, command: str
 ) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(SENDER)
     bad.write_text(f"# a comment\n{text}")
-    assert told(run("apply", good, bad), 3).startswith(f"{bad}:2: ")
+    assert told(run(command, good, bad), 3).startswith(f"{bad}:")
     assert (count(db, "senders"), count(db, "sequences")) == (0, 0)
 
 
 def test_the_mistakes_of_a_file_are_a_line_each(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text("kind: sender\nname: a\nburst: x\nrate_per_hour: y\n")
+    file.write_text("kind: sender\nname: a\nchannel: log\nburst: x\nrate_per_hour: y\n")
     result = run("apply", file)
     assert result.exit_code == 3
     assert result.stderr.splitlines() == [
-        f"pgdrip: {file}:3:8: burst: 'x' is not a whole number",
-        f"pgdrip: {file}:4:16: rate_per_hour: 'y' is not a whole number",
+        f"pgdrip: {file}:4:8: burst: 'x' is not a whole number",
+        f"pgdrip: {file}:5:16: rate_per_hour: 'y' is not a whole number",
     ]
 
 
@@ -272,13 +233,16 @@ def test_import_takes_the_good_lines_and_tells_the_bad_ones(
     assert result.stdout == ""
     *bad, last = result.stderr.splitlines()
     assert bad[0].startswith("pgdrip: line 3: phone: a spreadsheet shortened")
-    assert bad[1].startswith("pgdrip: line 4: timezone 'Mars/Base' is not")
+    assert bad[1].startswith("pgdrip: line 4: timezone: timezone 'Mars/Base' is not")
     assert last == (
         f"pgdrip: 2 lines rejected, 2 contacts imported (all are in {rejects})"
     )
     written = rejects.read_text().splitlines()
     assert written[0] == "line,column,reason"
-    assert [line.split(",")[:2] for line in written[1:]] == [["3", "phone"], ["4", ""]]
+    assert [line.split(",")[:2] for line in written[1:]] == [
+        ["3", "phone"],
+        ["4", "timezone"],
+    ]
     stored = db.execute(
         "select phone, name, array(select trigger from pgdrip.contact_triggers t"
         " where t.contact_id = c.contact_id order by 1) as triggers"
@@ -325,6 +289,151 @@ def test_a_region_makes_national_numbers_international(run: Run, db: Database) -
     assert row == {"phone": "+60123456789"}
 
 
+def refused(run: Run, text: str) -> list[str]:
+    """Return the lines that an import refuses, without the program's name."""
+    result = run("import", "-", stdin=text)
+    assert result.exit_code == 6
+    *bad, _ = result.stderr.splitlines()
+    return [line.removeprefix("pgdrip: ") for line in bad]
+
+
+def test_the_same_address_twice_in_a_file_is_told(run: Run, db: Database) -> None:
+    told = refused(
+        run,
+        "phone,email\n+60 123456789,\n+60123456780,a@example.com\n+60123456789,\n"
+        ",A@Example.com\n",
+    )
+    assert told == [
+        "line 4: phone: the same phone as line 2",
+        "line 5: email: the same email as line 3",
+    ]
+    assert count(db, "contacts") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "phone,email\n+60123456781,a@example.com\n+60123456782,a@example.com\n"
+            "+60123456782,b@example.com\n",
+            ["line 3: email: the same email as line 2"],
+        ),
+        (
+            "phone,email\n+60123456781,a@example.com\n+60123456781,b@example.com\n"
+            "+60123456783,b@example.com\n+60123456783,c@example.com\n",
+            [
+                "line 3: phone: the same phone as line 2",
+                "line 5: phone: the same phone as line 4",
+            ],
+        ),
+        (
+            "phone,sender\n+60123456781,nobody\n+60123456781,\n",
+            ["line 2: sender: no sender is named 'nobody'"],
+        ),
+    ],
+)
+def test_a_rejected_line_takes_no_address_from_a_good_one(
+    run: Run, text: str, told: list[str]
+) -> None:
+    assert refused(run, text) == told
+
+
+def test_each_rejected_line_names_its_column(run: Run, db: Database) -> None:
+    long = "x" * 1001
+    told = refused(
+        run,
+        "phone,email,name,timezone,trigger,note\n"
+        f"+60123456781,,{long},,,\n"
+        ",no address,,,,\n"
+        '+60123456782,,,,"A,B",\n'
+        f"+60123456783,,,,,{'x' * 20000}\n"
+        "+60123456784,,Ann,Asia/Tokyo,A; B ;,fine\n",
+    )
+    assert [line.split(": ")[1] for line in told] == [
+        *("name", "email", "trigger", "attributes"),
+    ]
+    row = db.execute(
+        "select name, attributes, array(select trigger from pgdrip.contact_triggers"
+        " order by trigger) as triggers from pgdrip.contacts"
+    ).fetchall()
+    assert row == [
+        {"name": "Ann", "attributes": {"note": "fine"}, "triggers": ["A", "B"]}
+    ]
+
+
+def test_known_contacts_are_found_by_either_address(run: Run, db: Database) -> None:
+    run("import", "-", stdin="phone,email\n+60123456781,\n,b@example.com\n")
+    told = refused(
+        run,
+        "phone,email,name\n+60123456781,a@example.com,A\n,B@example.com,B\n"
+        "+60123456781,c@example.com,C\n",
+    )
+    assert told == ["line 4: phone: the same phone as line 2"]
+    told = refused(run, "phone,email\n+60123456781,b@example.com\n")
+    assert told == [
+        "line 2: email: phone and email belong to two contacts, 1 and 2",
+    ]
+    told = refused(run, "phone,email\n+60123456781,\n,a@example.com\n")
+    assert told == ["line 3: email: the same contact as line 2"]
+    rows = db.execute("select phone, email, name from pgdrip.contacts order by name")
+    assert [tuple(row.values()) for row in rows] == [
+        ("+60123456781", "a@example.com", "A"),
+        (None, "B@example.com", "B"),
+    ]
+
+
+def test_an_address_that_comes_meanwhile_is_a_known_one(
+    dsn: str, db: Database, connect: Callable[[], Database]
+) -> None:
+    other = connect()
+    with other.transaction():
+        other.execute("select pgdrip.upsert_contact('+60123456789', p_name => 'first')")
+        importing = start("import", "-", dsn=dsn, stdin=PIPE)
+        assert importing.stdin
+        importing.stdin.write(b"phone,name\n+60123456789,second\n")
+        importing.stdin.close()
+        _until(lambda: _is_waiting_for_a_lock(db))
+    assert importing.wait() == 0
+    rows = db.execute("select name from pgdrip.contacts").fetchall()
+    assert rows == [{"name": "second"}]
+    for pipe in (importing.stdout, importing.stderr):
+        assert pipe
+        pipe.close()
+
+
+def _is_waiting_for_a_lock(db: Database) -> bool:
+    return bool(
+        db.execute(
+            "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+            " and datname = current_database()"
+        ).fetchone()
+    )
+
+
+def test_lines_that_psql_copied_are_merged_and_judged(db: Database) -> None:
+    with db.transaction():
+        db.execute("select pgdrip.stage_import()")
+        db.execute(
+            "insert into pg_temp.import_lines (phone, email, name) values"
+            " ('+60123456781', null, E'A\nB'), ('0123', null, 'C'), (null, null, 'D'),"
+            " ('+60123456782', null, ' E ')"
+        )
+        row = db.execute("select pgdrip.merge_import() as stored").fetchone()
+        assert row == {"stored": 2}
+        bad = db.execute(
+            "select line, field, left(reason, 12) as reason from pg_temp.import_lines"
+            " where reason is not null order by line"
+        ).fetchall()
+    assert [tuple(one.values()) for one in bad] == [
+        (2, "phone", "phone '0123'"),
+        (3, None, "phone and em"),
+    ]
+    names = db.execute("select name from pgdrip.contacts order by name").fetchall()
+    assert names == [{"name": "A B"}, {"name": "E"}]
+    with pytest.raises(psycopg.Error, match="there are no lines to merge"):
+        db.execute("select pgdrip.merge_import()")
+
+
 def test_importing_again_updates_and_adds_nothing(run: Run, db: Database) -> None:
     run("import", "-", stdin=CONTACT)
     run("import", "-", stdin=CONTACT.replace("Alice", "Alicia"))
@@ -338,13 +447,11 @@ async def _import(dsn: str, stream: io.RawIOBase) -> None:
         await import_csv(engine, io.BufferedReader(stream))
 
 
-def test_a_file_that_breaks_off_in_a_later_batch_leaves_nothing(
-    dsn: str, db: Database
-) -> None:
+def test_a_file_that_breaks_off_midway_leaves_nothing(dsn: str, db: Database) -> None:
     class Broken(io.RawIOBase):
-        """Two batches of contacts, then the disk fails."""
+        """Three chunks of contacts, then the disk fails."""
 
-        lines = iter([b"phone\n", *(b"+60%09d\n" % n for n in range(2 * BATCH))])
+        lines = iter([b"phone\n", *(b"+60%09d\n" % n for n in range(CHUNK // 4))])
 
         def readable(self) -> bool:
             return True
@@ -367,10 +474,10 @@ def test_an_interrupted_import_is_exit_130_and_leaves_nothing(
     process = start("import", "-", dsn=dsn, stdin=PIPE)
     assert process.stdin
     assert process.stderr
-    numbers = b"".join(b"+60%09d\n" % n for n in range(BATCH + 1))
+    numbers = b"".join(b"+60%09d\n" % n for n in range(CHUNK // 4))
     process.stdin.write(b"phone\n" + numbers)
     process.stdin.flush()
-    _until(lambda: _is_waiting_in_import(db))
+    _until(lambda: _is_copying(db))
     process.send_signal(signal.SIGINT)
     said = process.stderr.read()
     assert process.wait() == 130
@@ -382,11 +489,10 @@ def test_an_interrupted_import_is_exit_130_and_leaves_nothing(
         pipe.close()
 
 
-def _is_waiting_in_import(db: Database) -> bool:
+def _is_copying(db: Database) -> bool:
     return bool(
         db.execute(
-            "select 1 from pg_stat_activity where application_name = 'pgdrip'"
-            " and state = 'idle in transaction' and query like '%import_contacts%'"
+            "select 1 from pg_stat_progress_copy where tuples_processed > 0"
             " and datname = current_database()"
         ).fetchone()
     )
@@ -406,8 +512,8 @@ def _until(holds: Callable[[], bool]) -> None:
 def test_a_contact_enrolls_and_is_explained(run: Run, warm: Path) -> None:
     run("import", "-", stdin=CONTACT.replace("WARMEXAMA", ""))
     assert run("enroll", "WARM", "1").stdout == "enrollment 1\n"
-    header, row = run("explain", "1").stdout.splitlines()
-    assert header.startswith("sequence\tenrollment\tstatus\tstep\tdue")
+    header, row = run("explain", "contact", "1").stdout.splitlines()
+    assert header.startswith("sequence\tenrollment_id\tstatus\tstep\tdue")
     assert row.startswith("WARM\t1\tactive\t1\t2026-01-0")
 
 
@@ -417,7 +523,10 @@ def test_a_contact_enrolls_and_is_explained(run: Run, warm: Path) -> None:
         ["enroll", "NONE", "1"],
         ["enroll", "NO\x85NE", "1"],
         ["enroll", "WARM", "99"],
-        ["explain", "99"],
+        ["explain", "contact", "99"],
+        ["explain", "contact", "+60999999999"],
+        ["pause", "sequence", "NONE", "--reason", "x"],
+        ["retry", "99", "--reason", "x"],
     ],
 )
 def test_what_is_not_there_is_one_line_with_a_hint(

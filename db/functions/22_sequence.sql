@@ -90,9 +90,9 @@ begin
     perform pgdrip.refuse_definition(p_place, 'subject must be one line',
       'Without line breaks and other control characters.');
   end if;
-  if pgdrip.is_blank(p_text ->> 'body') and not p_text ? 'template' then
+  if pgdrip.is_blank(p_text ->> 'body') and not p_text ?| array['template', 'media'] then
     perform pgdrip.refuse_definition(p_place, 'body is missing or blank',
-      'A step needs a body, a template or variants.');
+      'A step needs a body, a template, media or variants.');
   end if;
   v_step.body := pgdrip.compile_template(p_text ->> 'body', 'text');
   v_step.subject := pgdrip.compile_template(p_text ->> 'subject', 'text');

@@ -97,6 +97,8 @@ declare
 begin
   perform pgdrip.assert_reason(p_reason);
   perform pgdrip.assert_enrollment(p_enrollment);
+  -- Retention does not take the history of what comes back to life meanwhile.
+  perform pg_advisory_xact_lock_shared(hashtextextended('pgdrip.history', 0));
   perform pgdrip.lock_contact((select e.contact_id from pgdrip.enrollments as e
                                 where e.enrollment_id = p_enrollment));
   perform from pgdrip.due as d where d.enrollment_id = p_enrollment for update;
@@ -126,6 +128,10 @@ begin
    where j.enrollment_id = p_enrollment and j.step > v_old.last_confirmed_step
      and j.verdict is distinct from 'stale'
    order by j.at desc, j.step desc limit 1;
+  if v_step is null or not pgdrip.is_remembered(v_old) then
+    raise exception 'the history of enrollment % is no longer kept', p_enrollment
+      using errcode = 'MD003', hint = 'What retention took is final; enroll the contact anew.';
+  end if;
   update pgdrip.enrollments as e set status = 'active', ended_at = null, end_reason = null
    where e.enrollment_id = p_enrollment;
   insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)

@@ -49,12 +49,16 @@ create or replace function pgdrip.create_partitions(p_now timestamptz)
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  set lock_timeout = '500ms'
 as $$
 declare
   v_month   timestamp := date_trunc('month', p_now at time zone 'UTC');
   v_name    text;
   v_created integer := 0;
 begin
+  if not pg_try_advisory_xact_lock(hashtextextended('pgdrip.maintain', 0)) then
+    return 0;
+  end if;
   for i in 0 .. 2 loop
     v_name := 'deliveries_' || to_char(v_month, 'YYYY_MM');
     if to_regclass('pgdrip.' || v_name) is null and not exists (
@@ -73,11 +77,14 @@ begin
     v_month := v_month + interval '1 month';
   end loop;
   return v_created;
+-- Who reads the history at length is not waited for: everybody would stand in line.
+exception when lock_not_available then
+  return 0;
 end
 $$;
 
 comment on function pgdrip.create_partitions(timestamptz) is
-  'Private: makes the history partitions of this month and the next two; returns how many were missing';
+  'Private: makes the history partitions of this month and the next two; returns how many were missing; 0 also where somebody reads the history, for the next one to do it. Holds locks on it to the end of the transaction';
 
 create or replace function pgdrip.upkeep(p_now timestamptz)
   returns pgdrip.maintenance
@@ -92,7 +99,6 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended('pgdrip.maintain', 0)) then
     return v_out;
   end if;
-  v_out.partitions_created := pgdrip.create_partitions(p_now);
   v_out.senders_adopted := pgdrip.adopt(10000);
   insert into pgdrip.wakes (sender_id, due_at)
   select s.sender_id, f.due_at
@@ -115,7 +121,7 @@ end
 $$;
 
 comment on function pgdrip.upkeep(timestamptz) is
-  'Private: what maintain() does, retention aside; nothing while another one does it';
+  'Private: what maintain() does, the partitions of the history aside; nothing while another one does it';
 
 create or replace function pgdrip.maintain()
   returns pgdrip.maintenance
@@ -127,6 +133,7 @@ declare
   v_now timestamptz := pgdrip.clock();
   v_out pgdrip.maintenance := pgdrip.upkeep(v_now);
 begin
+  v_out.partitions_created := pgdrip.create_partitions(v_now);
   select r.months, r.held_by into v_out.months_retired, v_out.history_held_by
     from pgdrip.retire_history(v_now, null) as r;
   return v_out;
@@ -161,9 +168,10 @@ begin
   perform pgdrip.match_receipts();
   perform pgdrip.move_in_flight(1000);
   v_enrolled := pgdrip.enroll_waiting(1000);
-  -- Last, as they hold locks and wait for none; the history in bites that fit into a tick.
+  -- Last, as they hold locks and wait for none, or not for long.
   perform pgdrip.tend_fleet(1000, v_now);
   if v_is_time then
+    perform pgdrip.create_partitions(v_now);
     perform pgdrip.retire_history(v_now, 256 * 1024 * 1024);
   end if;
   return v_enrolled;

@@ -55,9 +55,8 @@ as $$
            'ramp', p_sender.ramp, 'hours', pgdrip.window_definition(p_sender.hours),
            'group', (select g.name from pgdrip.sender_groups as g
                       where g.group_id = p_sender.group_id),
-           'fault_threshold', nullif(to_jsonb(p_sender) -> 'fault_threshold', '1'),
-           'failover_after',
-             pgdrip.span_words((to_jsonb(p_sender) ->> 'failover_after')::interval),
+           'fault_threshold', nullif(p_sender.fault_threshold, 1),
+           'failover_after', pgdrip.span_words(p_sender.failover_after),
            'advance_on', nullif(p_sender.advance_on, 'accepted'),
            'confirm_within',
              pgdrip.span_words(nullif(p_sender.confirm_within, interval '1 day')),
@@ -84,7 +83,7 @@ as $$
             from pgdrip.sender_groups as g
           union all
           select 2, s.name, pgdrip.sender_definition(s)
-            from pgdrip.senders as s where s.status <> 'retired'
+            from pgdrip.senders as s where s.status not in ('retiring', 'retired')
           union all
           select 3, q.name,
                  v.definition || jsonb_build_object('kind', 'sequence', 'status', q.status)

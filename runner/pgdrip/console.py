@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -23,7 +23,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
     Rows too wide for the terminal are shown one below the other.
     """
-    cells = [[_shown(value) for value in row] for row in rows]
+    cells = [[shown(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for line in (columns, *cells):
             click.echo("\t".join(line))
@@ -37,10 +37,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         terminal.print(drawn)
         return
     for line in cells:
-        record = Table.grid(padding=(0, 2))
-        for column, text in zip(columns, line, strict=True):
-            record.add_row(Text(column, "dim"), Text(text, overflow="fold"))
-        terminal.print(record, "")
+        terminal.print(_below_each_other(columns, line), "")
+
+
+def record(columns: Sequence[str], row: Sequence[object]) -> None:
+    """Show one row, its columns one below the other."""
+    cells = [shown(value) for value in row]
+    if sys.stdout.isatty():
+        Terminal().print(_below_each_other(columns, cells))
+    else:
+        for pair in zip(columns, cells, strict=True):
+            click.echo("\t".join(pair))
+
+
+def _below_each_other(columns: Sequence[str], cells: Sequence[str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for column, text in zip(columns, cells, strict=True):
+        grid.add_row(Text(column, "dim"), Text(text, overflow="fold"))
+    return grid
 
 
 def complain(message: str, hint: str | None = None) -> None:
@@ -57,14 +71,30 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def span(length: timedelta) -> str:
+    """Return the two largest units of a time span: `2 d 3 h`, `45 s`."""
+    left = int(abs(length.total_seconds()))
+    words: list[str] = []
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, seconds)
+        if number or (unit == "s" and not words):
+            words.append(f"{number} {unit}")
+    return ("-" if length < timedelta() else "") + " ".join(words[:2])
+
+
 def printable(text: str) -> str:
     """Escape what could move a terminal's cursor or hide text."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as people read it; an instant in local time, with its zone."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, timedelta):
+        return span(value)
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     return printable(str(value))

@@ -1,13 +1,12 @@
-"""Sequences and senders written as YAML documents.
+"""Sequences, senders and groups written as YAML documents.
 
-Text stays text (`21:30`, `NO`, `+60123456789`): only the keys of TYPES become
-numbers and booleans. What a definition may say is the database's to judge (MD008);
-here is only what YAML itself gets wrong, each mistake with file, line and column.
+Text stays text (`21:30`, `NO`, `+60123456789`): only what schema.json calls a number
+or a boolean becomes one. Each mistake has its file, line and column; what only the
+database knows (which channels there are, what is in flight) is for it to judge (MD008).
 """
 
-import difflib
-import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,40 +15,18 @@ import yaml
 
 from pgdrip.engine import Engine
 from pgdrip.errors import ConfigurationError, EngineRefused
+from pgdrip.rules import contradictions
+from pgdrip.shape import KINDS, SCHEMA, Shape, TooLarge, nearest
 
-KINDS = ("sender", "sequence")
-TYPES: dict[str, Any] = {
-    "sequence": {
-        "dry_run": bool,
-        "stop_on_reply": bool,
-        "on_complete": {"remove_trigger": bool},
-        "priority": int,
-        "cap": {"max": int},
-        "steps": [
-            {
-                "day": int,
-                "max_attempts": int,
-                "variants": [{"weight": int}],
-                "wait_for": {"then": int, "else": int},
-            }
-        ],
-    },
-    "sender": {
-        "rate_per_hour": int,
-        "rate_per_day": int,
-        "burst": int,
-        "ramp": {"*": int},
-    },
-}
 # A mistake; a \u0000 or a lone surrogate, which jsonb cannot hold.
 BAD_CONTENT = ("MD008", "22P05", "22P02")
-MAX_NODES = 100_000
-MAX_DEPTH = 50
+# Groups before their senders.
+ORDER = ("group", "sender", "sequence")
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One document: `content` is what apply_sequence() or apply_sender() takes."""
+    """One document: `content` is what the apply function of its kind takes."""
 
     kind: str
     name: str
@@ -110,6 +87,23 @@ def load(paths: Iterable[Path]) -> list[Definition]:
     return definitions
 
 
+def in_order(definitions: Iterable[Definition]) -> list[Definition]:
+    """Put each kind after those it may name."""
+    return sorted(definitions, key=lambda one: ORDER.index(one.kind))
+
+
+@contextmanager
+def applying(one: Definition) -> Iterator[None]:
+    """Give what the database finds wrong in a definition its place."""
+    try:
+        yield
+    except EngineRefused as error:
+        if error.sqlstate not in BAD_CONTENT:
+            raise
+        message = f"{one.place}: {error.message}"
+        raise ConfigurationError(message, hint=error.hint) from error
+
+
 async def apply(engine: Engine, definitions: Iterable[Definition]) -> list[Applied]:
     """Apply definitions, all or none.
 
@@ -117,18 +111,15 @@ async def apply(engine: Engine, definitions: Iterable[Definition]) -> list[Appli
     """
     applied = []
     async with engine.transaction():
-        for one in definitions:
-            try:
+        for one in in_order(definitions):
+            with applying(one):
                 applied.append(await _apply(engine, one))
-            except EngineRefused as error:
-                if error.sqlstate not in BAD_CONTENT:
-                    raise
-                message = f"{one.place}: {error.message}"
-                raise ConfigurationError(message, hint=error.hint) from error
     return applied
 
 
 async def _apply(engine: Engine, one: Definition) -> Applied:
+    if one.kind == "group":
+        return Applied(one, await engine.apply_group(one.content))
     if one.kind == "sender":
         return Applied(one, await engine.apply_sender(one.content))
     done = await engine.apply_sequence(one.content)
@@ -141,15 +132,12 @@ async def _apply(engine: Engine, one: Definition) -> Applied:
     return Applied(one, done.outcome, note)
 
 
-class _TooLarge(Exception):
-    """Deeper or larger than any definition; aliases can make it endless."""
-
-
 class _Reader:
+    """Reads files; each mistake goes to the list it was made with."""
+
     def __init__(self, file: str, mistakes: list[Mistake]) -> None:
         self.file = file
         self.mistakes = mistakes
-        self.nodes = 0  # of the document at hand; an alias counts each time it is used
 
     def read(self, data: bytes) -> Iterator[Definition]:
         try:
@@ -197,69 +185,15 @@ class _Reader:
             self.wrong_at(kind_node, f"{says} ({nearest(kind, KINDS)})")
             return
         before = len(self.mistakes)
-        self.nodes = 0
+        shape = Shape(self.wrong_at)
         try:
-            content = self.mapping(node, TYPES[kind], "", 0)
-        except _TooLarge:
+            content = shape.read(node, SCHEMA["definitions"][kind], "")
+        except TooLarge:
             self.wrong_at(node, f"the {kind} is nested too deeply or too large")
         if len(self.mistakes) > before:
             return
         content.pop("kind")
-        name = content.get("name")
-        if not isinstance(name, str):
-            self.wrong_at(node, f"the {kind} has no name")
-            return
-        yield Definition(kind, name, content, self.file, node.start_mark.line + 1)
-
-    def value(self, node: yaml.Node, types: Any, path: str, depth: int) -> Any:
-        """Turn a node into what JSON can hold, by the types of its keys."""
-        self.nodes += 1
-        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise _TooLarge
-        if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, types, path, depth)
-        if isinstance(node, yaml.SequenceNode):
-            kind = types[0] if isinstance(types, list) else None
-            return [
-                self.value(item, kind, f"{path}[{number}]", depth + 1)
-                for number, item in enumerate(node.value, 1)
-            ]
-        assert isinstance(node, yaml.ScalarNode)
-        return self.scalar(node, types, path)
-
-    def mapping(
-        self, node: yaml.MappingNode, types: Any, path: str, depth: int
-    ) -> dict[str, Any]:
-        types = types if isinstance(types, dict) else {}
-        result: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.wrong_at(key, "a key is a word, not a list or mapping")
-                continue
-            inner = f"{path}.{key.value}" if path else key.value
-            if key.value in result:
-                self.wrong_at(key, f"{inner} is written twice")
-            kind = types.get(key.value, types.get("*"))
-            result[key.value] = self.value(value, kind, inner, depth + 1)
-        return result
-
-    def scalar(self, node: yaml.ScalarNode, types: Any, path: str) -> Any:
-        text: str = node.value
-        if not text and node.style is None:
-            self.wrong_at(node, f"{path} has no value (write '' for an empty text)")
-        elif types is int:
-            if re.fullmatch(r"-?[0-9]{1,9}", text):
-                return int(text)
-            self.wrong_at(node, f"{path}: {text[:40]!r} is not a whole number")
-        elif types is bool:
-            if text in ("true", "false"):
-                return text == "true"
-            self.wrong_at(node, f"{path}: {text[:40]!r} is not true or false")
-        return text
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Return `did you mean x?`, or all there are when none is near."""
-    known = list(words)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        for path, reason in contradictions(kind, content):
+            self.wrong_at(shape.places[path], reason)
+        line = node.start_mark.line + 1
+        yield Definition(kind, content["name"], content, self.file, line)

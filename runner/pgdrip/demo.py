@@ -41,6 +41,7 @@ from pgdrip.migrate import apply_test_clock, migrate
 from pgdrip.postgres import Server, find_binaries, version
 from pgdrip.receiver import Message, Receiver, busiest_hour
 from pgdrip.runner import Runner
+from pgdrip.settings import Settings
 
 _PACKAGE = Path(__file__).parent
 _SHIPPED = _PACKAGE / "examples"
@@ -176,7 +177,10 @@ class Demo:
             channel = WebhookChannel()
             try:
                 await Runner(
-                    self.dsn, name="demo", channels={"webhook": channel}, on_idle=jump
+                    self.dsn,
+                    channels={"webhook": channel},
+                    settings=Settings(name="demo"),
+                    on_idle=jump,
                 ).run()
             finally:
                 await channel.close()

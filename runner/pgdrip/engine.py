@@ -10,15 +10,17 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row, scalar_row
+from psycopg.sql import SQL, Composed
 from psycopg.types.json import Jsonb
 
 from pgdrip import SCHEMA_VERSIONS, __version__
@@ -31,17 +33,21 @@ from pgdrip.errors import (
     SchemaMismatch,
     from_database,
 )
+from pgdrip.query import Answer, Query
 
 TWO_MINUTES = timedelta(minutes=2)
 IDLE = psycopg.pq.TransactionStatus.IDLE
 CONNECT_TIMEOUT = 10  # seconds
 CALL_TIMEOUT = 60.0  # seconds
+MERGE_TIMEOUT = 3600.0  # seconds
 ATTEMPTS = 5
 
-# What a role or a database may have set otherwise and the calls below rely on.
-SESSION = """
-    set session characteristics as transaction isolation level read committed;
-    set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = 'postgres'
+# What a role or a database may have set otherwise and the calls below rely on. A pooler
+# keeps the first two apart for each of its clients; the rest would be set for others.
+POOLED_SESSION: LiteralString = "set timezone = 'UTC'; set datestyle = 'ISO'"
+SESSION: LiteralString = f"""
+    {POOLED_SESSION}; set intervalstyle = 'postgres';
+    set session characteristics as transaction isolation level read committed
 """
 
 T = TypeVar("T")
@@ -71,6 +77,39 @@ class ClaimedMessage:
     due_at: datetime
     send_by: datetime
     lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UncertainSend:
+    """A send that began and whose outcome nobody knows.
+
+    Subject, body and content are None where they can no longer be rendered as sent.
+    `known_ids` are the provider's ids of other messages to the same contact.
+    """
+
+    enrollment_id: int
+    token: int
+    step: int
+    channel: str
+    sender: str
+    sender_config: dict[str, Any]
+    recipient: str
+    subject: str | None
+    body: str | None
+    content: dict[str, Any] | None
+    idempotency_key: str
+    begun_at: datetime | None
+    known_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSender:
+    """A sender in service, as a probe sees it; `config` is like `sender_config`."""
+
+    sender: str
+    channel: str
+    config: dict[str, Any]
+    health: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +143,15 @@ class ImportResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectedLine:
+    """A line that merge_import() did not store; `field` is None for the whole line."""
+
+    line: int
+    field: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Where one contact stands in one sequence, and why."""
 
@@ -127,12 +175,34 @@ class Simulated:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecast:
+    """When a batch would be through; `done_at` is None where it takes ten years.
+
+    `per_hour` is what the senders of `bottleneck_pool` can send, in messages; both are
+    None where no sender has a limit.
+    """
+
+    done_at: datetime | None
+    bottleneck_pool: str | None
+    per_hour: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """A broken invariant."""
 
     invariant: str
     enrollment_id: int | None
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What tally() counted last: rows as they were then, times as ISO 8601 texts."""
+
+    name: str
+    counted_at: datetime
+    content: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +232,13 @@ class Engine:
 
     A call that gets no answer within `timeout` seconds shuts the socket and raises
     DatabaseUnavailable: behind a half-open connection not even `select 1` returns.
+
+    Nothing here needs a session: no LISTEN, no prepared statement, no advisory lock. So
+    it works behind a pooler that gives each transaction another one.
     """
 
     def __init__(self, connection: AsyncConnection, *, timeout: float) -> None:
+        self.is_pooled = False
         self._connection = connection
         self._timeout = timeout
 
@@ -188,12 +262,15 @@ class Engine:
         if writable:
             extra["target_session_attrs"] = "read-write"
         try:
-            connection = await AsyncConnection.connect(dsn, autocommit=True, **extra)
+            connection = await AsyncConnection.connect(
+                dsn, autocommit=True, prepare_threshold=None, **extra
+            )
         except psycopg.Error as error:
             raise from_database(error) from error
         engine = cls(connection, timeout=timeout)
         try:
-            await engine._execute(SESSION)
+            engine.is_pooled = await engine._is_pooled()
+            await engine._execute(POOLED_SESSION if engine.is_pooled else SESSION)
             await engine._require_known_version()
         except BaseException:
             await engine.close()
@@ -210,9 +287,10 @@ class Engine:
         await self.close()
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """Several calls, all or nothing."""
-        await self._execute("begin")
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[None]:
+        """Several calls, all or nothing; with `snapshot` all see one moment."""
+        level = " isolation level repeatable read" if snapshot else ""
+        await self._execute(f"begin{level}")
         try:
             yield
         except BaseException:
@@ -220,6 +298,18 @@ class Engine:
                 await self._execute("rollback")
             raise
         await self._execute("commit")
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Calls within a transaction that fail by themselves."""
+        await self._execute("savepoint pgdrip_part")
+        try:
+            yield
+        except BaseException:
+            if not self._connection.closed:
+                await self._execute("rollback to savepoint pgdrip_part")
+            raise
+        await self._execute("release savepoint pgdrip_part")
 
     # Contacts and enrollment
 
@@ -289,6 +379,53 @@ class Engine:
             *(Jsonb(list(contacts)), pool),
         )
 
+    @contextlib.asynccontextmanager
+    async def staging(
+        self, columns: Sequence[LiteralString]
+    ) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Take lines for merge_import(): give a function that takes CSV in UTF-8.
+
+        `columns` are those of pg_temp.import_lines, of which each line has all. Needs
+        an open transaction.
+        """
+        await self._execute("select pgdrip.stage_import()")
+        into = SQL("copy pg_temp.import_lines ({}) from stdin (format csv)").format(
+            SQL(", ").join(map(SQL, columns))
+        )
+
+        async with self._deadline():
+            copying = self._connection.cursor().copy(into)
+            copy = await copying.__aenter__()
+        try:
+
+            async def write(lines: bytes) -> None:
+                async with self._deadline():
+                    await copy.write(lines)
+
+            yield write
+        except BaseException as error:
+            with contextlib.suppress(psycopg.Error):
+                await copying.__aexit__(type(error), error, error.__traceback__)
+            raise
+        async with self._deadline():
+            await copying.__aexit__(None, None, None)
+
+    async def merge_import(self, *, pool: str = "default") -> int:
+        """Takes as long as it takes: seconds for a million lines, in one statement."""
+        cursor = self._connection.cursor(row_factory=scalar_row)
+        async with self._deadline(MERGE_TIMEOUT):
+            await cursor.execute("select pgdrip.merge_import(%s)", [pool])
+            [stored] = await cursor.fetchall()
+        return int(stored)
+
+    async def rejected_lines(self) -> list[RejectedLine]:
+        """The lines that merge_import() left out, in the same transaction."""
+        return await self._rows(
+            RejectedLine,
+            "select line, field, reason from pg_temp.import_lines"
+            " where reason is not null order by line",
+        )
+
     # Definitions
 
     async def apply_sequence(self, definition: dict[str, Any]) -> Published:
@@ -301,6 +438,14 @@ class Engine:
         return await self._value(
             str, "select pgdrip.apply_sender(%s)", Jsonb(definition)
         )
+
+    async def apply_group(self, definition: dict[str, Any]) -> str:
+        return await self._value(
+            str, "select pgdrip.apply_group(%s)", Jsonb(definition)
+        )
+
+    async def export_definitions(self) -> list[dict[str, Any]]:
+        return await self._values(dict, "select * from pgdrip.export_definitions()")
 
     async def activate_sequence(self, sequence: str) -> bool:
         return await self._value(bool, "select pgdrip.activate_sequence(%s)", sequence)
@@ -327,6 +472,21 @@ class Engine:
 
     async def resume_sender(self, sender: str) -> bool:
         return await self._value(bool, "select pgdrip.resume_sender(%s)", sender)
+
+    async def retire_sender(
+        self, sender: str, *, move_to_pool: str | None = None
+    ) -> bool:
+        return await self._value(
+            bool, "select pgdrip.retire_sender(%s, %s)", sender, move_to_pool
+        )
+
+    async def delete_sender(self, sender: str) -> bool:
+        return await self._value(bool, "select pgdrip.delete_sender(%s)", sender)
+
+    async def move_sender(self, sender: str, pool: str) -> bool:
+        return await self._value(
+            bool, "select pgdrip.move_sender(%s, %s)", sender, pool
+        )
 
     async def pause_all(self, reason: str) -> bool:
         return await self._value(bool, "select pgdrip.pause_all(%s)", reason)
@@ -475,9 +635,40 @@ class Engine:
             *(sequence, start, contact),
         )
 
+    async def forecast(self, sequence: str, contacts: int) -> Forecast:
+        [told] = await self._rows(
+            Forecast, "select * from pgdrip.forecast(%s, %s)", sequence, contacts
+        )
+        return told
+
     async def resolve_uncertain(self, token: int, outcome: str) -> str:
         return await self._value(
             str, "select pgdrip.resolve_uncertain(%s, %s)", token, outcome
+        )
+
+    async def uncertain_sends(
+        self, channels: Sequence[str], *, older_than: timedelta, after: int, limit: int
+    ) -> list[UncertainSend]:
+        return await self._rows(
+            UncertainSend,
+            "select * from pgdrip.uncertain_sends(%s, %s, %s, %s)",
+            *(list(channels), older_than, after, limit),
+        )
+
+    async def senders_to_probe(
+        self, channels: Sequence[str], *, after: str, limit: int
+    ) -> list[KnownSender]:
+        return await self._rows(
+            KnownSender,
+            "select * from pgdrip.senders_to_probe(%s, %s, %s)",
+            *(list(channels), after, limit),
+        )
+
+    async def record_probe(
+        self, sender: str, *, is_up: bool, detail: str | None = None
+    ) -> str:
+        return await self._value(
+            str, "select pgdrip.record_probe(%s, %s, %s)", sender, is_up, detail
         )
 
     async def explain_contact(self, contact: int) -> list[Explanation]:
@@ -492,6 +683,25 @@ class Engine:
         [done] = await self._rows(Maintenance, "select * from pgdrip.maintain()")
         return done
 
+    async def tally(self, name: str) -> bool:
+        """Takes as long as counting does: seconds where there are millions."""
+        return await self._value(bool, "select pgdrip.tally(%s)", name)
+
+    async def tallied(self, names: Sequence[str]) -> dict[str, Tally]:
+        """What was counted, by name; what never was is left out."""
+        found = await self._rows(
+            Tally,
+            "select name, counted_at, content from pgdrip.tallies"
+            " where name = any (%s)",
+            list(names),
+        )
+        return {tally.name: tally for tally in found}
+
+    async def note(self, action: str, object: str, reason: str | None = None) -> None:
+        await self._values(
+            str, "select pgdrip.note(%s, %s, %s)", action, object, reason
+        )
+
     async def unlock(self, reason: str) -> bool:
         return await self._value(bool, "select pgdrip.unlock(%s)", reason)
 
@@ -501,7 +711,41 @@ class Engine:
     async def schema_version(self) -> str:
         return await self._value(str, "select pgdrip.schema_version()")
 
+    async def database_id(self) -> str:
+        """What tells this database from every other one, a restored copy included."""
+        return await self._value(
+            str,
+            "select c.system_identifier || '-' || d.oid"
+            "  from pg_catalog.pg_control_system() as c, pg_catalog.pg_database as d"
+            " where d.datname = pg_catalog.current_database()",
+        )
+
     # How a call is made
+
+    async def _is_pooled(self) -> bool:
+        """A pooler gives its clients a process id of its own making."""
+        found = await self._value(int, "select pg_catalog.pg_backend_pid()")
+        return found != self._connection.info.backend_pid
+
+    async def ask(self, query: Query) -> Answer:
+        """Run a statement that was put together elsewhere, for people to read."""
+        cursor = self._connection.cursor()
+        rows = await self._fetch(cursor, query.statement, ())
+        return Answer([column.name for column in cursor.description or ()], rows)
+
+    async def stream(self, query: Query, *, rows: int = 5000) -> AsyncIterator[Answer]:
+        """Like ask(), so many rows at a time, for answers larger than the memory."""
+        async with self.transaction():
+            cursor = self._connection.cursor(name="pgdrip_stream")
+            async with self._deadline():
+                await cursor.execute(query.statement)
+            columns = [column.name for column in cursor.description or ()]
+            while True:
+                async with self._deadline():
+                    found = await cursor.fetchmany(rows)
+                yield Answer(columns, found)
+                if len(found) < rows:
+                    return
 
     async def _require_known_version(self) -> None:
         try:
@@ -538,7 +782,7 @@ class Engine:
     async def _fetch(
         self,
         cursor: AsyncCursor[T],
-        call: LiteralString,
+        call: LiteralString | Composed,
         arguments: Sequence[Any],
     ) -> list[T]:
         """Retry what may pass by itself, except inside a transaction."""
@@ -546,7 +790,7 @@ class Engine:
         while True:
             try:
                 async with self._deadline():
-                    await cursor.execute(call, arguments)
+                    await cursor.execute(call, arguments or None)
                     return await cursor.fetchall()
             except DatabaseUnavailable as error:
                 alone = self._connection.info.transaction_status == IDLE
@@ -556,14 +800,15 @@ class Engine:
             attempt += 1
 
     @contextlib.asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        timer = asyncio.get_running_loop().call_later(self._timeout, self._cut)
+    async def _deadline(self, seconds: float | None = None) -> AsyncIterator[None]:
+        seconds = seconds or self._timeout
+        timer = asyncio.get_running_loop().call_later(seconds, self._cut)
         try:
             yield
         except psycopg.Error as error:
             if timer.when() <= asyncio.get_running_loop().time():
                 raise DatabaseUnavailable(
-                    f"no answer from the database within {self._timeout:g} s"
+                    f"no answer from the database within {seconds:g} s"
                 ) from error
             raise from_database(error) from error
         except UnicodeEncodeError as error:

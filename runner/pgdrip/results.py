@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from pgdrip.channels import Failed, Outcome, Sent, Uncertain
 from pgdrip.engine import ClaimedMessage, Engine, Verdict
@@ -17,64 +18,82 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    message: ClaimedMessage
-    outcome: Outcome
+    """What is reported of one token, in texts the database can store; no address."""
 
-    def row(self) -> tuple[str, str | None, str | None, str | None]:
-        """Outcome, provider id, code and detail."""
-        match self.outcome:
-            case Sent(provider_id):
-                return "sent", _text(provider_id, ID_LIMIT), None, None
-            case Failed(code, detail):
-                return "failed", None, _text(code, ID_LIMIT), _text(detail)
-            case Uncertain(detail):
-                return "uncertain", None, None, _text(detail)
-            case other:  # a channel may return anything
-                return "uncertain", None, None, f"channel gave {type(other).__name__}"
+    enrollment_id: int
+    token: int
+    channel: str
+    sender: str
+    step: int
+    outcome: str
+    provider_id: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+    @classmethod
+    def of(cls, message: ClaimedMessage, outcome: Outcome) -> Self:
+        return cls(
+            message.enrollment_id,
+            message.token,
+            message.channel,
+            message.sender,
+            message.step,
+            *_columns(outcome),
+        )
 
 
-async def report(engine: Engine, results: Sequence[Result]) -> None:
-    """Report all. A refused call is halved until the one bad result stands alone; that
-    one is given up, and so becomes uncertain when its lease ends."""
-    outcomes, provider_ids, codes, details = zip(
-        *(r.row() for r in results), strict=True
-    )
+def _columns(outcome: Outcome) -> tuple[str, str | None, str | None, str | None]:
+    """Outcome, provider id, code and detail."""
+    match outcome:
+        case Sent(provider_id):
+            return "sent", _text(provider_id, ID_LIMIT), None, None
+        case Failed(code, detail):
+            return "failed", None, _text(code, ID_LIMIT), _text(detail)
+        case Uncertain(detail):
+            return "uncertain", None, None, _text(detail)
+        case other:  # a channel may return anything
+            return "uncertain", None, None, f"channel gave {type(other).__name__}"
+
+
+async def report(engine: Engine, results: Sequence[Result]) -> Counter[str]:
+    """Report all; how often each verdict came. A refused call is halved until the one
+    bad result stands alone; that one is given up (`refused`), and so becomes uncertain
+    when its lease ends."""
     try:
         verdicts = await engine.report(
-            *ids(result.message for result in results),
-            outcomes=outcomes,
-            provider_ids=provider_ids,
-            codes=codes,
-            details=details,
+            *ids(results),
+            outcomes=[result.outcome for result in results],
+            provider_ids=[result.provider_id for result in results],
+            codes=[result.code for result in results],
+            details=[result.detail for result in results],
         )
     except EngineRefused as error:
         if (error.sqlstate or "").startswith("MD"):
             raise  # not for what was reported, but for the state the engine is in
         if len(results) > 1:
             half = len(results) // 2
-            await report(engine, results[:half])
-            await report(engine, results[half:])
-        else:
-            refused = {**fields(results[0].message), "error": error.message}
-            logger.error("report refused", extra=refused)
-    else:
-        _log(results, verdicts)
+            told = await report(engine, results[:half])
+            return told + await report(engine, results[half:])
+        refused = {**fields(results[0]), "error": error.message}
+        logger.error("report refused", extra=refused)
+        return Counter(["refused"])
+    _log(results, verdicts)
+    return Counter(verdict.verdict for verdict in verdicts)
 
 
-def ids(messages: Iterable[ClaimedMessage]) -> tuple[list[int], list[int]]:
+def ids(items: Iterable[ClaimedMessage | Result]) -> tuple[list[int], list[int]]:
     """Enrollments and tokens, as the functions take them."""
-    pairs = [(message.enrollment_id, message.token) for message in messages]
+    pairs = [(item.enrollment_id, item.token) for item in items]
     return [enrollment for enrollment, _ in pairs], [token for _, token in pairs]
 
 
-def fields(message: ClaimedMessage) -> dict[str, object]:
+def fields(item: ClaimedMessage | Result) -> dict[str, object]:
     """What a log line says of a message."""
     return {
-        "enrollment": message.enrollment_id,
-        "step": message.step,
-        "token": message.token,
-        "sender": message.sender,
-        "recipient": message.recipient,
+        "enrollment": item.enrollment_id,
+        "step": item.step,
+        "token": item.token,
+        "sender": item.sender,
     }
 
 
@@ -82,10 +101,11 @@ def _log(results: Sequence[Result], verdicts: Sequence[Verdict]) -> None:
     by_token = {verdict.token: verdict.verdict for verdict in verdicts}
     logger.debug("reported", extra=dict(Counter(by_token.values())))
     for result in results:
-        verdict = by_token.get(result.message.token)
-        if not isinstance(result.outcome, Sent) or verdict == "unknown":
-            told = {"outcome": str(result.outcome), "verdict": verdict}
-            logger.warning("not sent for certain", extra=fields(result.message) | told)
+        verdict = by_token.get(result.token)
+        if result.outcome != "sent" or verdict == "unknown":
+            told = {"outcome": result.outcome, "code": result.code}
+            told |= {"detail": result.detail, "verdict": verdict}
+            logger.warning("not sent for certain", extra=fields(result) | told)
 
 
 def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:

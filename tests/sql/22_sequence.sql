@@ -234,5 +234,9 @@ select is(pg_temp.due_after_pause(true, z), array['2026-03-13 10:30:00.5+00'::ti
 select isnt_empty($$select from pgdrip.wakes as w join pgdrip.due as d using (sender_id) where w.due_at <= d.due_at$$,
                   'resuming wakes the senders');
 
+select lives_ok($$select pgdrip.apply_sequence('{"name": "Voice", "trigger": "VOICE", "channel": "gowa",
+  "steps": [{"day": 1, "media": {"type": "audio", "url": "https://example.org/hello.ogg"}}]}')$$,
+  'media needs no text: a voice message has none');
+
 select * from finish();
 rollback;

@@ -1,10 +1,12 @@
 """The application: webhooks, unsubscribe links and whatever routes are added."""
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,11 +30,17 @@ EVENTS = 1000  # of one request
 REMEMBERED = 50_000  # requests answered lately
 
 
-def create_app(settings: Settings, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create_app(
+    settings: Settings,
+    *,
+    routes: Sequence[BaseRoute] = (),
+    work: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> Starlette:
     """All that `serve` answers: inbound_routes(), `routes`, /livez and /readyz.
 
     Raises ConfigurationError for a secret that is missing, short or known, or when
-    there is nothing to serve. What is added may use `app.state.engines` and `.limit`.
+    there is nothing to serve. What is added may use `app.state.engines` and `.limit`;
+    `work` goes on in the background while the server runs.
     """
     engines = Engines(settings.dsn, size=settings.connections)
     limit = RateLimit(settings.rate)
@@ -50,6 +58,7 @@ def create_app(settings: Settings, *, routes: Sequence[BaseRoute] = ()) -> Starl
     app.router.redirect_slashes = False  # RFC 8058: no redirects
     app.state.engines = engines
     app.state.limit = limit
+    app.state.work = work
     return app
 
 
@@ -150,7 +159,11 @@ async def _ready(request: Request) -> Response:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    work = app.state.work and asyncio.create_task(app.state.work())
     try:
         yield
     finally:
+        if work:
+            work.cancel()
+            await asyncio.wait([work])
         await app.state.engines.close()

@@ -12,6 +12,8 @@ from http import HTTPStatus
 import h11
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pgdrip.engine import Engine
@@ -23,6 +25,7 @@ REQUEST_SECONDS = 20.0  # from a request's first byte to its last
 CONNECTIONS = 1000
 GRACE = 10  # seconds for what is in flight when asked to stop
 HEADERS = 16 * 1024  # bytes
+PROXIED = "pgdrip.is_proxied"
 TOO_SLOW = (
     f"HTTP/1.1 408 {HTTPStatus.REQUEST_TIMEOUT.phrase}\r\n"
     "Connection: close\r\nContent-Length: 0\r\n\r\n"
@@ -127,7 +130,7 @@ async def run(
 
 def configure(app: Starlette, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        behind_proxies(app, trusted_proxies) if trusted_proxies else app,
         http=DeadlineProtocol,
         ws="none",
         lifespan="on",
@@ -135,9 +138,26 @@ def configure(app: Starlette, trusted_proxies: Sequence[str] = ()) -> uvicorn.Co
         log_level=logging.WARNING,
         access_log=False,  # a path may be somebody's link
         server_header=False,
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=list(trusted_proxies),
+        proxy_headers=False,
         limit_concurrency=CONNECTIONS,
         h11_max_incomplete_event_size=HEADERS,
         timeout_graceful_shutdown=GRACE,
     )
+
+
+def behind_proxies(app: Starlette, trusted_proxies: Sequence[str]) -> ASGIApp:
+    """The application, told by trusted proxies who its clients are."""
+    trusted = list(trusted_proxies)
+    inner = ProxyHeadersMiddleware(app, trusted_hosts=trusted)  # type: ignore[arg-type]
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope.get("client")
+        scope[PROXIED] = peer is not None and peer[0] in inner.trusted_hosts
+        await inner(scope, receive, send)  # type: ignore[arg-type]
+
+    return outer
+
+
+def is_proxied(scope: Scope) -> bool:
+    """Whether a trusted proxy made the request, so that its headers can be believed."""
+    return bool(scope.get(PROXIED))

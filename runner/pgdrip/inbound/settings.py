@@ -50,24 +50,24 @@ class Settings:
         """Those that have a secret; ConfigurationError for one nobody should trust."""
         found: list[Provider] = []
         if self.gowa_secrets:
-            found.append(Gowa(_keys(self.gowa_secrets)))
+            found.append(Gowa(keys(self.gowa_secrets)))
         if self.whatsapp_secrets:
             if not self.whatsapp_verify_token:
                 raise ConfigurationError(
                     "whatsapp_cloud needs a verify token, too",
                     hint="the word you give Meta along with the address of the webhook",
                 )
-            [token] = _keys([self.whatsapp_verify_token])
-            found.append(WhatsappCloud(_keys(self.whatsapp_secrets), token))
+            [token] = keys([self.whatsapp_verify_token])
+            found.append(WhatsappCloud(keys(self.whatsapp_secrets), token))
         if self.twilio_secrets:
             self.base_url(needed_by="twilio signs the public URL")
-            found.append(Twilio(_keys(self.twilio_secrets)))
+            found.append(Twilio(keys(self.twilio_secrets)))
         if self.webhook_secrets:
             found.append(Webhook([_decoded(name) for name in self.webhook_secrets]))
         return found
 
     def unsubscribe_keys(self) -> list[str]:
-        return [key.decode() for key in _keys(self.unsubscribe_secrets)]
+        return [key.decode() for key in keys(self.unsubscribe_secrets)]
 
     def base_url(self, *, needed_by: str | None = None) -> str:
         """The public URL without a slash at its end; empty where none is given."""
@@ -85,7 +85,7 @@ class Settings:
         return url
 
 
-def _keys(names: Iterable[str]) -> list[bytes]:
+def keys(names: Iterable[str]) -> list[bytes]:
     return [_checked(name, resolve(name)).encode() for name in names]
 
 

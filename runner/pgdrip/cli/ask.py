@@ -1,0 +1,105 @@
+"""Commands that are one question to the database: `--show-sql`, `--json`, `--yes`."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+from pgdrip.cli.database import with_engine
+from pgdrip.console import record, table
+from pgdrip.errors import UsageError
+from pgdrip.query import Answer, Query
+
+Show = Callable[[Answer], None]
+Command = Callable[..., Any]
+
+
+def asks(
+    show: Show, *, refuses: Show = lambda answer: None
+) -> Callable[[Callable[..., Query]], Command]:
+    """Turn a function that puts a question together into a command that asks it.
+
+    `show` writes the answer for people; --json writes it for scripts: a value as it is,
+    rows as a list of objects. `refuses` may then raise for the sake of the exit code.
+    """
+
+    def decorate(put: Callable[..., Query]) -> Command:
+        @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+        @click.option("--show-sql", is_flag=True, help="Print the SQL, do not run it.")
+        @click.pass_obj
+        def command(dsn: str | None, /, **given: Any) -> None:
+            as_json, show_sql = given.pop("as_json"), given.pop("show_sql")
+            yes = given.pop("yes", None)
+            query = put(**given)
+            if show_sql:
+                click.echo(query)
+                return
+            if yes is False:
+                _confirm()
+            answer = with_engine(dsn, lambda engine: engine.ask(query))
+            if as_json:
+                click.echo(
+                    to_json(answer.value if query.is_value else answer.records())
+                )
+            else:
+                show(answer)
+            refuses(answer)
+
+        return functools.update_wrapper(command, put)
+
+    return decorate
+
+
+def for_good(command: Command) -> Command:
+    """Ask first, since nothing takes the command back; --yes answers."""
+    return click.option("--yes", is_flag=True, help="Do not ask first.")(command)
+
+
+def _confirm() -> None:
+    path = click.get_current_context().command_path
+    if not sys.stdin.isatty():
+        raise UsageError(f"{path} cannot be undone", hint="confirm it with --yes")
+    if not click.confirm(f"{path} cannot be undone. Go on?", err=True):
+        raise click.Abort
+
+
+def reason(command: Command) -> Command:
+    """Why; the audit keeps it."""
+    return click.option(
+        "--reason", required=True, help="Why, for whoever looks at it later."
+    )(command)
+
+
+def done(answer: Answer) -> None:
+    """Show whether something changed."""
+    click.echo("done" if answer.value else "nothing changed: it was so already")
+
+
+def value(answer: Answer) -> None:
+    click.echo(answer.value)
+
+
+def rows(answer: Answer) -> None:
+    table(answer.columns, answer.rows)
+
+
+def one(answer: Answer) -> None:
+    """Show a single row, one column below the other."""
+    [row] = answer.rows
+    record(answer.columns, row)
+
+
+def to_json(found: Any) -> str:
+    return json.dumps(found, default=_plain, ensure_ascii=False, indent=2)
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, datetime):
+        return found.isoformat()
+    if isinstance(found, timedelta):
+        return found.total_seconds()
+    return int(found) if found == int(found) else float(found)  # numeric
