@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 from commands import Database, Run, invoke, on
 from conftest import Extension
 from databases import Databases
+from pgdrip.doctor import who_ticks
 from pgdrip.migrate import migrate
 
 
@@ -132,8 +133,7 @@ def test_pg_cron_ticks_in_the_place_of_a_runner(
             assert command is not None
             db.execute(command["command"].encode())
             _wait_for_a_tick(db)
-            found = on(server.dsn)("doctor")
-            assert "pg_cron" in found.stdout, found.output
+            assert who_ticks(server.dsn) == ["pg_cron"]
             row = db.execute("select pgdrip.unschedule_jobs() as jobs").fetchone()
             assert row == {"jobs": 3}
             row = db.execute("select pgdrip.unschedule_jobs() as jobs").fetchone()

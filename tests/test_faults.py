@@ -244,5 +244,5 @@ def test_eight_runners_are_back_5_s_after_a_crash_and_lose_nothing(
 
     seconds, verdict = asyncio.run(main())
     assert verdict.complaints == [], verdict
-    assert verdict.judged.uncertain == 0
+    assert verdict.judged.recovered == []
     assert seconds < 5

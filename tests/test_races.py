@@ -279,10 +279,7 @@ perform pgdrip.apply_sequence(jsonb_set(
     order by v.version_id desc limit 1),
   '{steps,0,body}', to_jsonb('Text ' || random())));""",
 }
-TRACES = """
-select (select count(*) from pgdrip.deliveries) + (select count(*) from pgdrip.audit)
-     + (select count(*) from pgdrip.enrollments)
-"""
+TRACES = "select sum(last_value) from pg_sequences where schemaname = 'pgdrip'"
 MEETINGS = [
     ("claim", "claim"),
     ("claim", "pause"),
@@ -351,5 +348,5 @@ def test_turns_side_by_side_never_deadlock(
     db: Db, connect: Connect, one: str, other: str
 ) -> None:
     meet(db, connect, one, other)
-    assert call(db, TRACES) > MANY / 2
+    assert call(db, TRACES) > MANY
     assert stage.violations(db) == []

@@ -3,12 +3,12 @@
 Pictures of every page are left in build/screenshots.
 """
 
-import asyncio
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from urllib.parse import quote
 
 import psycopg
@@ -16,15 +16,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from psycopg.rows import dict_row
-from rich.console import Console
 
 import hooks
 import stage
 from databases import CHECKOUT, Databases
-from pgdrip.demo import Demo
+from pgdrip.web.access import Access
 from stage import Db
 from test_web import TOKEN, app, uncertain
-from pgdrip.web.access import Access
 
 PICTURES = CHECKOUT / "build" / "screenshots"
 SEQUENCE = "/sequence?name=WARM%20Sequence"
@@ -60,20 +58,35 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def played(server: Databases) -> Iterator[str]:
-    """The demo, played to its end; then somebody whose send is uncertain, one whose
-    send failed, and a name that means harm."""
-    with server.clone() as dsn:
-        quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        asyncio.run(Demo(quiet, dsn, 40).play())
-        with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as db:
-            stage.sender(db, "page-1", pool="page")
-            stage.sequence(db, "Page", trigger="PAGE", pool="page")
-            for number in range(1, 4):
-                stage.lead(db, number, "PAGE", p_pool="page", p_name=HOSTILE)
-            uncertain(db)
-            stage.lead(db, 4, "PAGE", p_pool="page")
-            stage.report(db, stage.claim(db), "failed", "content")
+    """Forty people half-way through a sequence; then some whose send is uncertain, one
+    whose send failed, and a name that means harm."""
+    with (
+        server.clone() as dsn,
+        psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as db,
+    ):
+        stage.sender(db, rate_per_hour=80)
+        stage.sender(db, "device-0002", rate_per_hour=80, rate_per_day=30)
+        stage.sender(db, "device-0003")
+        db.execute("select pgdrip.pause_sender('device-0003', 'being charged')")
+        stage.sequence(db)
+        stage.leads(db, 40)
+        for minutes in (1, 60, 700, 1, 30):
+            stage.deliver(db, 20)
+            advance(db, minutes)
+        stage.sender(db, "page-1", pool="page")
+        stage.sequence(db, "Page", trigger="PAGE", pool="page")
+        for number in range(101, 104):
+            stage.lead(db, number, "PAGE", p_pool="page", p_name=HOSTILE)
+        uncertain(db)
+        stage.lead(db, 104, "PAGE", p_pool="page")
+        stage.report(db, stage.claim(db), "failed", "content")
         yield dsn
+
+
+def advance(db: Db, minutes: int) -> None:
+    db.execute(
+        "select pgdrip.set_clock(pgdrip.clock() + %s)", [timedelta(minutes=minutes)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +142,13 @@ def test_every_page_fits_is_accessible_and_leaves_a_picture(
     with looking(chromium, address, scheme=scheme, width=width) as page:
         for name, path in PAGES.items():
             page.goto(path)
-            expect(page.get_by_text("for the first time")).to_have_count(0, timeout=20_000)
+            expect(page.get_by_text("for the first time")).to_have_count(
+                0, timeout=20_000
+            )
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            page.screenshot(path=PICTURES / f"{name}-{scheme}-{width}.png", full_page=True)
+            page.screenshot(
+                path=PICTURES / f"{name}-{scheme}-{width}.png", full_page=True
+            )
             found = Axe().run(page).response["violations"]
             grave = [one for one in found if one["impact"] in ("serious", "critical")]
             assert [(name, one["id"], one["nodes"]) for one in grave] == []
@@ -145,7 +162,9 @@ def test_a_sequence_is_paused_and_resumed_by_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     page.keyboard.type("a typo in step 3")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_have_text("Done: pause sequence WARM Sequence.")
+    expect(page.get_by_role("status")).to_have_text(
+        "Done: pause sequence WARM Sequence."
+    )
     expect(page.get_by_text("a typo in step 3")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("status")).to_contain_text("resume sequence")
@@ -154,22 +173,23 @@ def test_a_sequence_is_paused_and_resumed_by_keyboard(page: Page) -> None:
 
 def test_an_uncertain_send_is_resolved_and_the_number_follows(page: Page) -> None:
     tile = page.locator(".tiles div", has_text="Uncertain").locator("a")
-    expect(tile).to_have_text("3", timeout=20_000)
+    expect(tile).not_to_have_text("0", timeout=20_000)
+    before = int(tile.inner_text())
     tile.click()
     page.locator("input[name=token]").first.check()
     page.get_by_label("It was sent").check()
     page.get_by_label("I am sure").check()
     page.get_by_role("button", name="Settle").click()
     expect(page.get_by_role("status")).to_have_text("1 done")
-    expect(page.locator("input[name=token]")).to_have_count(2)
+    expect(page.locator("input[name=token]")).to_have_count(before - 1)
     page.goto("/")
-    expect(tile).to_have_text("2", timeout=20_000)
+    expect(tile).to_have_text(str(before - 1), timeout=20_000)
 
 
 def test_the_page_refreshes_itself_and_can_be_told_not_to(page: Page, db: Db) -> None:
     due = page.locator(".tiles div", has_text="Due now").locator("dd").first
     before = int(due.inner_text())
-    stage.lead(db, 5, "PAGE", p_pool="page")
+    stage.lead(db, 105, "PAGE", p_pool="page")
     expect(due).to_have_text(str(before + 1), timeout=20_000)
     switch = page.get_by_role("button", name="Live")
     switch.click()
@@ -199,7 +219,9 @@ def test_times_are_in_the_zone_of_the_browser(page: Page) -> None:
     assert re.search(r"\+08:00$", shown.get_attribute("datetime") or "")
 
 
-def test_without_scripts_everything_still_works(chromium: Browser, address: str) -> None:
+def test_without_scripts_everything_still_works(
+    chromium: Browser, address: str
+) -> None:
     context = chromium.new_context(base_url=address, java_script_enabled=False)
     page = context.new_page()
     page.goto("/login")

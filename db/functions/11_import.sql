@@ -66,7 +66,8 @@ begin
   if v_used.email then
     update pg_temp.import_lines as i
        set field = 'email', reason = pgdrip.contact_problem(null, i.email, null, null)
-     where pgdrip.contact_problem(null, i.email, null, null) is not null and i.email is not null;
+     where i.email !~ '^[^[:space:]@[:cntrl:]]{1,64}@[^[:space:]@[:cntrl:]]{1,189}$'
+        or octet_length(i.email) > 254;
   end if;
   if v_used.name then
     update pg_temp.import_lines as i
@@ -276,6 +277,7 @@ create or replace function pgdrip.merge_import(p_pool text default 'default')
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  set jit = off
 as $$
 declare
   v_now     timestamptz;

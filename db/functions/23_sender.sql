@@ -18,10 +18,15 @@ begin
   v_sender.name := p_definition ->> 'name';
   v_sender.pool := coalesce(p_definition ->> 'pool', 'default');
   v_sender.channel := p_definition ->> 'channel';
-  if octet_length(v_sender.name) > 200 or v_sender.name ~ '[[:cntrl:]]'
-     or pgdrip.is_blank(v_sender.pool) or octet_length(v_sender.pool) > 63 then
+  if octet_length(v_sender.name) > 200 or concat(v_sender.name, v_sender.pool) ~ '[[:cntrl:]]'
+     or pgdrip.is_blank(v_sender.pool) or octet_length(v_sender.pool) > 63
+     or jsonb_typeof(p_definition -> 'name') <> 'string'
+     or jsonb_typeof(p_definition -> 'pool') not in ('string', 'null') then
     perform pgdrip.refuse_definition(v_place, 'name or pool is too long or no plain text',
       'Use short plain names.');
+  elsif v_sender.name ~ ' \(former [0-9]+\)$' then
+    perform pgdrip.refuse_definition(v_place,
+      'so the history calls senders that were moved or deleted', 'Use another name.');
   end if;
   if not exists (select from pgdrip.channels as c where c.channel = v_sender.channel) then
     perform pgdrip.refuse_definition(v_place,
@@ -76,7 +81,7 @@ create or replace function pgdrip.assert_config(p_config jsonb, p_place text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_names text := '(passw|passphrase|secret|token|(api|access|private)[_-]?key|credential|authorization|bearer|cookie)';
+  v_names text := '(passw|passphrase|pwd|secret|token|(api|access|private)[-_. +]?key|credential|authorization|bearer|cookie)';
   v_key   text;
 begin
   if jsonb_typeof(p_config) <> 'object' or octet_length(p_config::text) > 16384
@@ -95,8 +100,8 @@ begin
              from jsonb_array_elements(case jsonb_typeof(o.part) when 'array' then o.part end) as y(value)
          ) as e,
          lateral (select case jsonb_typeof(e.value) when 'string' then e.value #>> '{}' end) as t(value)
-   where e.key ~* (v_names || '|^(pass|pwd|auth)$')
-      or t.value ~ '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#[:space:]]*@'
+   where e.key ~* (v_names || '|(^|[-_. ])pass$|^auth$')
+      or t.value ~ '^\s*([A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#[:space:]]*@'
       or t.value ~* ('[?&][^=&#]*' || v_names || '[^=&#]*=')
       or t.value ~* '^(bearer|basic) +[^ ]{8}|^-----BEGIN [A-Z ]*PRIVATE KEY'
    limit 1;

@@ -98,7 +98,7 @@ as $$
 declare
   v_sum integer := 0;
 begin
-  for i in 1 .. least(25, 25 - (p_now_slot - p_slot)) loop
+  for i in 1 .. least(25, greatest(0, 25 - (p_now_slot - p_slot))) loop
     v_sum := v_sum + p_counts[i];
   end loop;
   return v_sum;

@@ -46,7 +46,8 @@ begin
   return query
     with members as materialized (
       select s.sender_id, s.health, least(pgdrip.sender_capacity(s, p_now), (
-               3600000 * g.rate / extract(epoch from g.per)
+               least(3600000::numeric * g.rate / extract(epoch from g.per),
+                     1000.0 * g.distinct_contacts_per_day / 24)
                / count(*) over (partition by s.group_id))::bigint) as capacity
         from pgdrip.senders as s left join pgdrip.sender_groups as g using (group_id)
        where s.pool = p_pool and s.channel = p_channel

@@ -39,7 +39,8 @@ begin
   perform pgdrip.assert_keys(p_definition, v_place,
     array['name', 'rate', 'per', 'distinct_contacts_per_day'], array['name']);
   v_group.name := p_definition ->> 'name';
-  if octet_length(v_group.name) > 200 or v_group.name ~ '[[:cntrl:]]' then
+  if octet_length(v_group.name) > 200 or v_group.name ~ '[[:cntrl:]]'
+     or jsonb_typeof(p_definition -> 'name') <> 'string' then
     perform pgdrip.refuse_definition(v_place, 'name is too long or no plain text',
       'Use a short plain name.');
   end if;
@@ -86,16 +87,20 @@ begin
   select g.* into v_old from pgdrip.sender_groups as g
    where g.name = v_new.name for no key update;
   v_now := pgdrip.clock();
+  if v_old.per is distinct from v_new.per then
+    -- Slots of another length: what the window holds counts as claimed just now.
+    v_old.slot_counts := pgdrip.slot_sum(v_old.slot_counts, v_old.slot,
+                           pgdrip.slot_at(v_now, pgdrip.group_span(v_old)))
+                         || array_fill(0, array[24]);
+    v_old.slot := coalesce(pgdrip.slot_at(v_now, pgdrip.group_span(v_new)), 0);
+  end if;
   update pgdrip.sender_groups as g
      set rate = v_new.rate, per = v_new.per,
          distinct_contacts_per_day = v_new.distinct_contacts_per_day,
-         limits_at = v_now, ready_at = 'epoch',
-         -- Slots of another length: what was counted counts as claimed just now.
-         slot = case when g.per = v_new.per then g.slot
-                     else coalesce(pgdrip.slot_at(v_now, pgdrip.group_span(v_new)), 0) end,
-         slot_counts = case when g.per = v_new.per then g.slot_counts
-           else array[(select sum(c)::integer from unnest(g.slot_counts) as c)]
-                || array_fill(0, array[24]) end
+         limits_at = v_now, slot = v_old.slot, slot_counts = v_old.slot_counts,
+         -- A group that is full by its new rate must not be asked again and again.
+         ready_at = coalesce(pgdrip.slots_free_at(
+           v_old.slot_counts, v_old.slot, pgdrip.group_span(v_new), v_new.rate, v_now), 'epoch')
    where g.group_id = v_old.group_id
      and (g.rate, g.per, g.distinct_contacts_per_day)
          is distinct from (v_new.rate, v_new.per, v_new.distinct_contacts_per_day);

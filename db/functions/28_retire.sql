@@ -126,19 +126,22 @@ begin
   if v_ids is not null then
     v_moved := pgdrip.hand_over(v_ids, v_pools, v_channels, p_now);
   end if;
-  update pgdrip.senders as s set status = 'retired'
+  -- What came back to a retired one and may not leave it keeps it retiring.
+  update pgdrip.senders as s
+     set status = case s.status when 'retiring' then 'retired' else 'retiring' end
    where s.sender_id = any (array(
      select x.sender_id from pgdrip.senders as x
-      where x.sender_id = any (p_senders) and x.status = 'retiring'
-        and not exists (select from pgdrip.due as d
-                         where d.sender_id = x.sender_id and d.parked_reason is null)
+      where x.sender_id = any (p_senders)
+        and (x.status = 'retired') = exists (
+          select from pgdrip.due as d
+           where d.sender_id = x.sender_id and d.parked_reason is null)
       order by x.sender_id for no key update skip locked));
   return v_moved;
 end
 $$;
 
 comment on function pgdrip.clear_senders(bigint[], integer, timestamptz) is
-  'Private: hands on what is left with senders that retire, and retires those that have nothing under way; returns how many steps moved';
+  'Private: hands on what is left with senders that retire, and says which of them have nothing under way and are retired; returns how many steps moved';
 
 create or replace function pgdrip.tend_fleet(p_limit integer, p_now timestamptz)
   returns void

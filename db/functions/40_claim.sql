@@ -116,7 +116,7 @@ begin
            least(f.allowance, ceil(p_limit::numeric / count(*) over ()))::integer,
            f.skip, 0, false
       -- Unlimited ones leave no trace of having been served: chance takes turns.
-      from free as f order by f.ord, random();
+      from free as f order by coalesce(f.ord, random() * count(*) over ());
 end
 $$;
 
@@ -624,6 +624,7 @@ declare
   v_triaged integer := 0;
   v_boost   integer := 1;
   v_done    bigint[] := '{}'::bigint[];
+  v_locked  bigint[];
   v_offers  pgdrip.offer[];
   v_picks   pgdrip.pick[];
   v_stopped bigint[];
@@ -638,9 +639,10 @@ begin
   perform pgdrip.drain_wakes();
   v_now := pgdrip.clock();
   while v_want > 0 and v_triaged < 500 loop
+    v_locked := pgdrip.lock_senders(v_now, p_channels, v_done, v_want);
+    -- A new statement: what others spent of them before they were locked is seen here.
     v_offers := array(
-      select o from pgdrip.offers(pgdrip.lock_senders(v_now, p_channels, v_done, v_want),
-                                  p_channels, v_done, v_want, v_now) as o);
+      select o from pgdrip.offers(v_locked, p_channels, v_done, v_want, v_now) as o);
     exit when v_offers = '{}';
 
     v_picks   := pgdrip.lock_due(v_offers, v_boost, v_now);

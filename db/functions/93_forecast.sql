@@ -117,6 +117,67 @@ $$;
 comment on function pgdrip.play_slice(pgdrip.senders, integer, timestamptz) is
   'Private: what a sender lets out from a moment on, at most ten minutes of it, and its pace afterwards';
 
+-- A sender's part may be less than one message in the span: then it is one in a longer span.
+create or replace function pgdrip.group_share(p_sender pgdrip.senders, p_now timestamptz)
+  returns pgdrip.sender_groups
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_group   pgdrip.sender_groups;
+  v_members numeric;
+  v_rate    integer;
+  v_used    integer;
+begin
+  select g.* into v_group from pgdrip.sender_groups as g where g.group_id = p_sender.group_id;
+  select count(*) into v_members from pgdrip.senders as s
+   where s.group_id = p_sender.group_id
+     and (s.sender_id = p_sender.sender_id
+          or s.status = 'active' and s.health = 'healthy'
+         and ((s.pool, s.channel) = (p_sender.pool, p_sender.channel)
+              or pgdrip.has_live_work(s.sender_id)));
+  v_group.distinct_contacts_per_day := ceil(v_group.distinct_contacts_per_day / v_members);
+  if v_group.rate is not null then
+    v_used := pgdrip.slot_sum(v_group.slot_counts, v_group.slot,
+                              pgdrip.slot_at(p_now, pgdrip.group_span(v_group)));
+    v_rate := ceil(v_group.rate / v_members);
+    v_group.per := v_group.per * (v_rate * v_members / v_group.rate)::double precision;
+    v_group.slot := pgdrip.slot_at(p_now, pgdrip.group_span(v_group));
+    v_group.slot_counts := round(v_used::numeric * v_rate / v_group.rate)::integer
+                           || array_fill(0, array[24]);
+    v_group.rate := v_rate;
+  end if;
+  return v_group;
+end
+$$;
+
+comment on function pgdrip.group_share(pgdrip.senders, timestamptz) is
+  'Private: the part of its group''s limits that falls to one sender beside the others at work; without a group nothing but NULL';
+
+create or replace function pgdrip.group_after(
+  p_group pgdrip.sender_groups,
+  p_count integer,
+  p_at    timestamptz
+)
+  returns pgdrip.sender_groups
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_group pgdrip.sender_groups := p_group;
+begin
+  v_group.slot := greatest(p_group.slot, pgdrip.slot_at(p_at, pgdrip.group_span(p_group)));
+  v_group.slot_counts := pgdrip.add_to_first(
+    pgdrip.slot_counts(p_group.slot_counts, p_group.slot, v_group.slot), p_count);
+  return v_group;
+end
+$$;
+
+comment on function pgdrip.group_after(pgdrip.sender_groups, integer, timestamptz) is
+  'Private: a group after so many more messages of it';
+
 create or replace function pgdrip.play_sender(
   p_sender pgdrip.senders,
   p_lots   pgdrip.forecast_lot[],
@@ -130,8 +191,10 @@ as $$
 declare
   v_sender pgdrip.senders := p_sender;
   v_lots   pgdrip.forecast_lot[] := p_lots;
+  v_group  pgdrip.sender_groups := pgdrip.group_share(p_sender, p_now);
   v_lot    pgdrip.forecast_lot;
   v_slice  pgdrip.forecast_slice;
+  v_free   timestamptz;
   v_at     timestamptz := p_now;
   v_open   timestamptz;
   v_done   timestamptz;
@@ -141,6 +204,8 @@ begin
   v_sender.health := 'healthy';
   v_sender.gap_min := (p_sender.gap_min + p_sender.gap_max) / 2;
   v_sender.gap_max := v_sender.gap_min;
+  -- As if every message went to another contact of the day.
+  v_sender.rate_per_day := least(p_sender.rate_per_day, v_group.distinct_contacts_per_day);
   while exists (select from unnest(v_lots) as l where l.is_counted and l.due_at is not null) loop
     select l.nth into v_nth
       from unnest(v_lots) with ordinality
@@ -157,7 +222,16 @@ begin
       if v_at > p_now + interval '3650 days' then
         return null;
       end if;
-      v_slice := pgdrip.play_slice(v_sender, v_rest, v_at);
+      v_free := pgdrip.slots_free_at(v_group.slot_counts, v_group.slot,
+                                     pgdrip.group_span(v_group), v_group.rate, v_at);
+      if v_free is not null then
+        v_at := v_free;
+        continue;
+      end if;
+      v_slice := pgdrip.play_slice(v_sender, least(v_rest, v_group.rate - pgdrip.slot_sum(
+        v_group.slot_counts, v_group.slot,
+        pgdrip.slot_at(v_at, pgdrip.group_span(v_group)))), v_at);
+      v_group := pgdrip.group_after(v_group, v_slice.sent, v_at);
       v_sender.tat := v_slice.tat;
       v_sender.day_slot := v_slice.day_slot;
       v_sender.day_counts := v_slice.day_counts;

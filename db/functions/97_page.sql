@@ -39,7 +39,7 @@ begin
         from (select q.name as sequence, greatest(0, floor(
                        extract(epoch from d.due_at - k.now) / 3600))::integer as hour,
                      count(*) as count
-                from (select pgdrip.clock() as now) as k
+                from (select pgdrip.clock() as now offset 0) as k
                 join pgdrip.due as d
                   on d.parked_reason is null and d.awaits is null
                  and d.due_at < k.now + interval '24 hours'
@@ -290,16 +290,18 @@ create or replace view pgdrip.contact_steps as
 comment on view pgdrip.contact_steps is
   'sequence_progress with the sender, the furthest receipt and its time, and the end of each enrollment; ask for one contact_id';
 
-create or replace view pgdrip.retryable_failures as
+create or replace view pgdrip.failure_details as
   select f.at, f.sequence, f.contact_id, f.recipient, f.step, f.attempt, f.sender, f.class,
-         f.code, f.detail, f.enrollment_id
-    from pgdrip.failures as f
-    join pgdrip.enrollments as e using (enrollment_id)
-   where f.verdict = 'failed' and e.status = 'failed' and e.ended_at = f.at
-      or f.verdict = 'parked' and exists (
-           select from pgdrip.due as d
-            where d.enrollment_id = f.enrollment_id and d.parked_reason = 'failed'
-              and d.step = f.step);
+         f.code, f.detail, f.verdict, f.enrollment_id,
+         -- Looked up for the rows that are shown; exists() may read whole tables beforehand.
+         coalesce(case f.verdict
+           when 'failed' then (
+             select e.status = 'failed' and e.ended_at = f.at from pgdrip.enrollments as e
+              where e.enrollment_id = f.enrollment_id)
+           when 'parked' then (
+             select d.parked_reason = 'failed' and d.step = f.step from pgdrip.due as d
+              where d.enrollment_id = f.enrollment_id) end, false) as is_retryable
+    from pgdrip.failures as f;
 
-comment on view pgdrip.retryable_failures is
-  'Failures that ended or parked an enrollment which retry_failed() would take up again';
+comment on view pgdrip.failure_details is
+  'failures, and whether this one ended or parked an enrollment that retry_failed() would take up again';

@@ -35,14 +35,13 @@ begin
     status text, completed_at timestamptz, next_trigger_time timestamptz,
     processing_device_id text, assigned_device_id text, sequence_stepid text, user_id text,
     target bigint, pool text, e164 text, contact_id bigint, step integer,
-    enrollment_id bigint, outcome text, notes text[]) on commit drop;
+    outcome text, notes text[]) on commit drop;
   create temp table legacy_broadcast_messages (
     id text, user_id text, device_id text, sequence_id text, sequence_stepid text,
     recipient_phone text, recipient_name text, content text, media_url text, status text,
     scheduled_at timestamptz, sent_at timestamptz, created_at timestamptz,
     target bigint, pool text, e164 text, contact_id bigint, step integer, proof text,
-    at timestamptz, is_foreign boolean, enrollment_id bigint, outcome text,
-    notes text[]) on commit drop;
+    at timestamptz, is_foreign boolean, outcome text, notes text[]) on commit drop;
   create temp table legacy_words (
     id text, contact_id bigint, word text, meant_for text) on commit drop;
   create temp table legacy_users (user_id text, pool text) on commit drop;
@@ -189,19 +188,6 @@ $$;
 comment on function pgdrip.forget_adopted() is
   'Private: leaves of the staged rows those that no adoption has settled, and gives steps the numbers they were adopted under';
 
-create or replace function pgdrip.legacy_sender(p_device text)
-  returns bigint
-  language sql
-  stable
-  set search_path = pg_catalog, pg_temp
-as $$
-  select a.object_id from pgdrip.adoptions as a
-   where a.legacy_table = 'user_devices' and a.legacy_id = p_device
-$$;
-
-comment on function pgdrip.legacy_sender(text) is
-  'Private: the sender a legacy device became; NULL: none';
-
 -- People
 
 create or replace function pgdrip.judge_leads()
@@ -275,6 +261,16 @@ $$;
 comment on function pgdrip.find_leads() is
   'Private: finds the contacts that staged leads are, by phone, else by e-mail';
 
+create or replace function pgdrip.legacy_name(p_name text)
+  returns text
+  language sql
+  immutable
+  parallel safe
+return nullif(btrim(regexp_replace(left(p_name, 250), '[\u0001-\u001f]+', ' ', 'g')), '');
+
+comment on function pgdrip.legacy_name(text) is
+  'Private: a name on one line, cut to 250 characters; NULL for one that is blank';
+
 create or replace function pgdrip.adopt_leads(p_timezone text)
   returns void
   language plpgsql
@@ -289,27 +285,22 @@ begin
   -- Of several leads with one address the one that changed last speaks first.
   insert into pgdrip.contacts
     (pool, phone, email, name, timezone, sender_id, attributes, bucket)
-  select k.pool, k.e164, k.emails[1], pgdrip.contact_name(left(k.names[1], 250)), p_timezone,
-         pgdrip.legacy_sender(k.devices[1]),
+  select k.pool, k.e164, k.emails[1], pgdrip.legacy_name(k.names[1]), p_timezone, a.object_id,
          jsonb_strip_nulls(jsonb_build_object('status', lower(btrim(k.statuses[1])),
            'niche', left(k.niches[1], 500), 'address', left(k.addresses[1], 500))),
          pgdrip.contact_bucket(coalesce(k.e164, k.emails[1]))
-    from (select l.pool, l.e164,
-                 array_agg(l.email order by l.updated_at desc nulls last, l.id)
-                   filter (where l.email is not null) as emails,
-                 array_agg(l.name order by l.updated_at desc nulls last, l.id)
-                   filter (where not pgdrip.is_blank(l.name)) as names,
-                 array_agg(l.device_id order by l.updated_at desc nulls last, l.id)
-                   filter (where l.device_id is not null) as devices,
-                 array_agg(l.status order by l.updated_at desc nulls last, l.id)
-                   filter (where not pgdrip.is_blank(l.status)) as statuses,
-                 array_agg(l.niche order by l.updated_at desc nulls last, l.id)
-                   filter (where not pgdrip.is_blank(l.niche)) as niches,
-                 array_agg(l.address order by l.updated_at desc nulls last, l.id)
-                   filter (where not pgdrip.is_blank(l.address)) as addresses
-            from pg_temp.legacy_leads as l
-           where l.outcome is null and not l.is_known
+    from (select l.pool, l.e164, array_agg(l.email) filter (where l.email is not null) as emails,
+                 array_agg(l.name) filter (where not pgdrip.is_blank(l.name)) as names,
+                 array_agg(l.device_id) filter (where l.device_id is not null) as devices,
+                 array_agg(l.status) filter (where not pgdrip.is_blank(l.status)) as statuses,
+                 array_agg(l.niche) filter (where not pgdrip.is_blank(l.niche)) as niches,
+                 array_agg(l.address) filter (where not pgdrip.is_blank(l.address)) as addresses
+            from (select i.* from pg_temp.legacy_leads as i
+                   where i.outcome is null and not i.is_known
+                   order by i.updated_at desc nulls last, i.id) as l
            group by l.pool, l.e164, case when l.e164 is null then lower(l.email) end) as k
+    left join pgdrip.adoptions as a
+           on a.legacy_table = 'user_devices' and a.legacy_id = k.devices[1]
    order by k.e164 is null
   on conflict do nothing;
   perform pgdrip.find_leads();
@@ -476,9 +467,8 @@ begin
      where c.phone = m.e164 and c.pool = m.pool and m.outcome is null and m.contact_id is null;
     exit when v_pass = 2;
     insert into pgdrip.contacts (pool, phone, name, timezone, sender_id, bucket)
-    select distinct on (k.pool, k.e164) k.pool, k.e164,
-           pgdrip.contact_name(left(k.name, 250)), p_timezone, pgdrip.legacy_sender(k.device),
-           pgdrip.contact_bucket(k.e164)
+    select distinct on (k.pool, k.e164) k.pool, k.e164, pgdrip.legacy_name(k.name),
+           p_timezone, a.object_id, pgdrip.contact_bucket(k.e164)
       from (select e.pool, e.e164, e.contact_name as name, e.assigned_device_id as device,
                    e.id, 1 as place
               from pg_temp.legacy_sequence_contacts as e
@@ -487,6 +477,8 @@ begin
             select m.pool, m.e164, m.recipient_name, m.device_id, m.id, 2
               from pg_temp.legacy_broadcast_messages as m
              where m.outcome is null and m.contact_id is null and m.is_foreign is not true) as k
+      left join pgdrip.adoptions as a
+             on a.legacy_table = 'user_devices' and a.legacy_id = k.device
      order by k.pool, k.e164, k.place, k.name is null, k.id
     on conflict do nothing;
   end loop;
@@ -595,9 +587,10 @@ begin
   -- The strongest word for each step of a contact, and of equal ones the latest.
   insert into pg_temp.legacy_proofs (contact_id, target, step, proof, at, sender_id, hash)
   select distinct on (m.contact_id, m.target, m.step) m.contact_id, m.target, m.step, m.proof,
-         coalesce(m.at, p_now), pgdrip.legacy_sender(m.device_id),
-         pgdrip.content_hash(null, m.content, null)
+         coalesce(m.at, p_now), a.object_id, pgdrip.content_hash(null, m.content, null)
     from pg_temp.legacy_broadcast_messages as m
+    left join pgdrip.adoptions as a
+           on a.legacy_table = 'user_devices' and a.legacy_id = m.device_id
    where m.outcome is null and m.contact_id is not null and m.step is not null
      and m.proof <> 'none'
    order by m.contact_id, m.target, m.step,
@@ -731,6 +724,24 @@ begin
        select min(x.number) from pgdrip.steps as x
         where x.version_id = p.version_id
           and x.number >= coalesce(p.doubt, p.passed + 1));
+end
+$$;
+
+comment on function pgdrip.judge_positions(timestamptz) is
+  'Private: what keeps whom from entering, which step comes next and when';
+
+create or replace function pgdrip.find_position_senders()
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_positions bigint[];
+  v_pools     text[];
+  v_channels  text[];
+  v_senders   bigint[];
+begin
   -- A device that a contact knows stays with it, if it can send.
   update pg_temp.legacy_positions as p set sender_id = s.sender_id
     from pgdrip.contacts as c, pgdrip.sequences as q, pgdrip.senders as s
@@ -738,23 +749,21 @@ begin
      and c.contact_id = p.contact_id and q.sequence_id = p.target
      and s.sender_id = c.sender_id and s.pool = q.pool and s.channel = q.channel
      and s.status = 'active' and s.health <> 'blocked';
+  select array_agg(p.position order by p.position), array_agg(q.pool order by p.position),
+         array_agg(q.channel order by p.position)
+    into v_positions, v_pools, v_channels
+    from pg_temp.legacy_positions as p
+    join pgdrip.sequences as q on q.sequence_id = p.target
+   where p.obstacle is null and p.next_step is not null and p.sender_id is null;
+  v_senders := pgdrip.choose_senders(v_pools, v_channels);
   update pg_temp.legacy_positions as p set sender_id = k.sender_id
-    from (select w.positions[x.place] as position, x.sender_id
-            from (select array_agg(i.position order by i.position) as positions,
-                         array_agg(q.pool order by i.position) as pools,
-                         array_agg(q.channel order by i.position) as channels
-                    from pg_temp.legacy_positions as i
-                    join pgdrip.sequences as q on q.sequence_id = i.target
-                   where i.obstacle is null and i.next_step is not null
-                     and i.sender_id is null) as w,
-                 lateral unnest(pgdrip.choose_senders(w.pools, w.channels))
-                   with ordinality as x(sender_id, place)) as k
+    from unnest(v_positions, v_senders) as k(position, sender_id)
    where k.position = p.position;
 end
 $$;
 
-comment on function pgdrip.judge_positions(timestamptz) is
-  'Private: what keeps whom from entering, which step comes next and when, and from which sender';
+comment on function pgdrip.find_position_senders() is
+  'Private: who sends the next step of each position';
 
 create or replace function pgdrip.adopt_enrollments(p_now timestamptz)
   returns bigint
@@ -876,19 +885,23 @@ create or replace function pgdrip.account_leads()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pg_temp.legacy_leads as l
-     set outcome = case when k.place > 1 or k.is_known then 'merged'
-                        when k.notes <> '{}' then 'repaired' else 'adopted' end,
-         notes = case when k.place > 1 or k.is_known
-           then text 'the contact is known by another row' || k.notes else k.notes end
-    from (select i.id, i.notes, i.is_known, row_number() over (
+  insert into pgdrip.adoptions as a (legacy_table, legacy_id, outcome, detail, object_id)
+  select 'leads', l.id, r.outcome, nullif(array_to_string(array[r.reason] || l.notes, '; '), ''),
+         case when r.outcome <> 'refused' then l.contact_id end
+    from (select i.*, row_number() over (
                    partition by i.contact_id order by i.updated_at desc nulls last, i.id) as place
-            from pg_temp.legacy_leads as i where i.outcome is null) as k
-   where k.id = l.id;
-  perform pgdrip.record_adoptions('leads', array_agg(l.id), array_agg(l.outcome),
-      array_agg(array_to_string(l.notes, '; ')),
-      array_agg(case when l.outcome <> 'refused' then l.contact_id end))
-    from pg_temp.legacy_leads as l having count(*) > 0;
+            from pg_temp.legacy_leads as i) as l
+   cross join lateral (
+     select coalesce(l.outcome, case
+              when l.place > 1 or l.is_known then 'merged'
+              when l.notes <> '{}' then 'repaired' else 'adopted' end) as outcome,
+            case when l.outcome is null and (l.place > 1 or l.is_known)
+                 then 'the contact is known by another row' end as reason) as r
+  on conflict (legacy_table, legacy_id) do update
+    set outcome = excluded.outcome, detail = excluded.detail,
+        object_id = excluded.object_id, adopted_at = excluded.adopted_at
+    where (a.outcome, a.detail, a.object_id)
+          is distinct from (excluded.outcome, excluded.detail, excluded.object_id);
 end
 $$;
 
@@ -902,29 +915,30 @@ create or replace function pgdrip.account_enrolled()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pg_temp.legacy_sequence_contacts as e
-     set enrollment_id = k.enrollment_id,
-         outcome = case when k.obstacle not in ('live', 'ended') then 'refused'
-                        when k.obstacle is not null or k.place > 1 then 'merged'
-                        when k.notes <> '{}' then 'repaired' else 'adopted' end,
-         notes = case
-           when k.obstacle in ('live', 'ended')
-             then text 'the contact was enrolled before' || k.notes
-           when k.obstacle is not null then pgdrip.obstacle_of(k.obstacle) || k.notes
-           when k.place > 1
-             then text 'one of several rows of the contact in this sequence' || k.notes
-           else k.notes end
-    from (select i.id, i.notes, p.obstacle, p.enrollment_id, row_number() over (
+  insert into pgdrip.adoptions as a (legacy_table, legacy_id, outcome, detail, object_id)
+  select 'sequence_contacts', e.id, r.outcome,
+         nullif(array_to_string(array[r.reason] || e.notes, '; '), ''),
+         case when r.outcome <> 'refused' then e.enrollment_id end
+    from (select i.*, p.obstacle, p.enrollment_id, row_number() over (
                    partition by i.contact_id, i.target
                    order by i.status in ('active', 'pending') desc, i.completed_at, i.id) as place
             from pg_temp.legacy_sequence_contacts as i
-            join pg_temp.legacy_positions as p using (contact_id, target)
-           where i.outcome is null) as k
-   where k.id = e.id;
-  perform pgdrip.record_adoptions('sequence_contacts', array_agg(e.id), array_agg(e.outcome),
-      array_agg(array_to_string(e.notes, '; ')),
-      array_agg(case when e.outcome <> 'refused' then e.enrollment_id end))
-    from pg_temp.legacy_sequence_contacts as e having count(*) > 0;
+            left join pg_temp.legacy_positions as p using (contact_id, target)) as e
+   cross join lateral (
+     select coalesce(e.outcome, case
+              when e.obstacle not in ('live', 'ended') then 'refused'
+              when e.obstacle is not null or e.place > 1 then 'merged'
+              when e.notes <> '{}' then 'repaired' else 'adopted' end) as outcome,
+            case when e.outcome is not null then null
+                 when e.obstacle in ('live', 'ended') then 'the contact was enrolled before'
+                 when e.obstacle is not null then pgdrip.obstacle_of(e.obstacle)
+                 when e.place > 1 then 'one of several rows of the contact in this sequence'
+            end as reason) as r
+  on conflict (legacy_table, legacy_id) do update
+    set outcome = excluded.outcome, detail = excluded.detail,
+        object_id = excluded.object_id, adopted_at = excluded.adopted_at
+    where (a.outcome, a.detail, a.object_id)
+          is distinct from (excluded.outcome, excluded.detail, excluded.object_id);
 end
 $$;
 
@@ -951,42 +965,39 @@ create or replace function pgdrip.account_messages()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pg_temp.legacy_broadcast_messages as m
-     set enrollment_id = k.enrollment_id,
-         outcome = case when r.outcome = 'adopted' and k.notes <> '{}' then 'repaired'
-                        else r.outcome end,
-         notes = r.reason || k.notes
-    from (select i.id, i.notes, i.proof, i.step, i.status, p.position, p.obstacle,
-                 p.enrollment_id, p.doubt, p.next_step, row_number() over (
-                   partition by i.contact_id, i.target, i.step, i.proof
-                   order by i.at desc, i.id) as place
+  insert into pgdrip.adoptions as a (legacy_table, legacy_id, outcome, detail, object_id)
+  select 'broadcast_messages', m.id, r.outcome,
+         nullif(array_to_string(array[w.said[2]] || m.notes, '; '), ''),
+         case when r.outcome <> 'refused' then m.enrollment_id end
+    from (select i.*, p.position, p.obstacle, p.enrollment_id, p.doubt, p.next_step,
+                 row_number() over (partition by i.contact_id, i.target, i.step, i.proof
+                                    order by i.at desc, i.id) as place
             from pg_temp.legacy_broadcast_messages as i
-            left join pg_temp.legacy_positions as p using (contact_id, target)
-           where i.outcome is null) as k
-   cross join lateral (
-     select (case
-       when k.position is null then array['refused', 'its sequence belongs to another user']
-       when k.obstacle in ('live', 'ended') and k.proof in ('sent', 'doubt') then
-         array['refused', 'the contact was enrolled before it was sent: stop the legacy system']
-       when k.obstacle in ('live', 'ended')
-         then array['merged', 'the contact was enrolled before']
-       when k.obstacle is not null then array['refused', pgdrip.obstacle_of(k.obstacle)]
-       when k.proof = 'none' and k.status in ('failed', 'error') and k.next_step is not null
-         then array['repaired', 'it failed unsent: that says nothing of the contact']
-       when k.proof = 'none' then array['merged', 'never sent: its step goes out when it is due']
-       when k.step is null then array['merged', 'there are more messages than steps']
-       when k.place > 1 then array['merged', format('step %s was sent before', k.step)]
-       when k.proof = 'sent' then array['adopted', format('step %s was sent', k.step)]
-       when k.proof = 'skipped' then array['adopted', format('step %s was skipped', k.step)]
-       when k.step = k.doubt then
-         array['repaired', format('nobody knows whether step %s was sent: parked', k.step)]
-       else array['merged', format('nobody knows whether step %s was sent', k.step)] end) as said) as w
-   cross join lateral (select w.said[1] as outcome, w.said[2] as reason) as r
-   where k.id = m.id;
-  perform pgdrip.record_adoptions('broadcast_messages', array_agg(m.id), array_agg(m.outcome),
-      array_agg(array_to_string(m.notes, '; ')),
-      array_agg(case when m.outcome <> 'refused' then m.enrollment_id end))
-    from pg_temp.legacy_broadcast_messages as m having count(*) > 0;
+            left join pg_temp.legacy_positions as p using (contact_id, target)) as m
+   cross join lateral (select case
+     when m.outcome is not null then array[m.outcome, null]
+     when m.position is null then array['refused', 'its sequence belongs to another user']
+     when m.obstacle in ('live', 'ended') and m.proof in ('sent', 'doubt') then
+       array['refused', 'the contact was enrolled before it was sent: stop the legacy system']
+     when m.obstacle in ('live', 'ended') then array['merged', 'the contact was enrolled before']
+     when m.obstacle is not null then array['refused', pgdrip.obstacle_of(m.obstacle)]
+     when m.proof = 'none' and m.status in ('failed', 'error') and m.next_step is not null
+       then array['repaired', 'it failed unsent: that says nothing of the contact']
+     when m.proof = 'none' then array['merged', 'never sent: its step goes out when it is due']
+     when m.step is null then array['merged', 'there are more messages than steps']
+     when m.place > 1 then array['merged', format('step %s was sent before', m.step)]
+     when m.proof = 'sent' then array['adopted', format('step %s was sent', m.step)]
+     when m.proof = 'skipped' then array['adopted', format('step %s was skipped', m.step)]
+     when m.step = m.doubt then
+       array['repaired', format('nobody knows whether step %s was sent: parked', m.step)]
+     else array['merged', format('nobody knows whether step %s was sent', m.step)] end) as w(said)
+   cross join lateral (select case when w.said[1] = 'adopted' and m.notes <> '{}'
+                                   then 'repaired' else w.said[1] end) as r(outcome)
+  on conflict (legacy_table, legacy_id) do update
+    set outcome = excluded.outcome, detail = excluded.detail,
+        object_id = excluded.object_id, adopted_at = excluded.adopted_at
+    where (a.outcome, a.detail, a.object_id)
+          is distinct from (excluded.outcome, excluded.detail, excluded.object_id);
 end
 $$;
 
@@ -998,6 +1009,8 @@ create or replace function pgdrip.adopt_people(p_timezone text, p_in_doubt text)
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  -- Tables of the session have no statistics until they are full: by hash, whatever it takes.
+  set enable_nestloop = off
   set work_mem = '128MB'
   set jit = off
 as $$
@@ -1017,6 +1030,7 @@ begin
   perform pgdrip.weigh_proofs(p_in_doubt, v_now);
   perform pgdrip.find_positions(v_now);
   perform pgdrip.judge_positions(v_now);
+  perform pgdrip.find_position_senders();
   v_enrolled := pgdrip.adopt_enrollments(v_now);
   perform pgdrip.account_leads();
   perform pgdrip.account_enrolled();

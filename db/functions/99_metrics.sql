@@ -56,21 +56,6 @@ create or replace function pgdrip.metrics_of_queue(p_now timestamptz)
 as $$
 begin
   return query
-    select 'pgdrip_due_steps', 'Steps that are due and not claimed, counted to 10,000', 'gauge',
-           jsonb_build_object('channel', h.channel), d.count::numeric
-      from pgdrip.channels as h
-     cross join lateral (
-        select count(*)
-          from (select from pgdrip.senders as s
-                 cross join lateral (
-                   select from pgdrip.due as x
-                    where x.sender_id = s.sender_id and x.parked_reason is null
-                      and x.due_at <= p_now and x.awaits is null
-                      and (x.lease_until is null or x.lease_until <= p_now)
-                    limit 10000) as x
-                 where s.channel = h.channel limit 10000) as x) as d
-     where exists (select from pgdrip.senders as s where s.channel = h.channel);
-  return query
     select 'pgdrip_parked_steps', 'Steps that wait for a cause to go, counted to 10,000',
            'gauge', jsonb_build_object('reason', r.reason), d.count::numeric
       from unnest(array['no_sender', 'uncertain', 'never_begun', 'failed', 'unconfirmed',
@@ -91,7 +76,7 @@ end
 $$;
 
 comment on function pgdrip.metrics_of_queue(timestamptz) is
-  'Private: how much is due, parked, and waits to be enrolled';
+  'Private: how much is parked, and waits to be enrolled';
 
 create or replace function pgdrip.metrics_of_senders(p_now timestamptz)
   returns setof pgdrip.metric
@@ -99,12 +84,13 @@ create or replace function pgdrip.metrics_of_senders(p_now timestamptz)
   stable
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_custom_plan
+  set enable_seqscan = off
   set jit = off
 as $$
 begin
   return query
     with known as materialized (
-      select s.pool, s.channel, f.due_at,
+      select s.sender_id, s.pool, s.channel, f.due_at,
              case when s.status <> 'active' then s.status else s.health end as state,
              greatest(s.ready_at, g.ready_at) as ready_at
         from pgdrip.senders as s
@@ -127,6 +113,20 @@ begin
            count(*) filter (where k.state = 'healthy' and k.ready_at > p_now)
       from known as k group by k.pool, k.channel
     union all
+    select 'pgdrip_due_steps', 'Steps that are due and not claimed, counted to 10,000', 'gauge',
+           jsonb_build_object('channel', h.channel), d.count
+      from (select distinct k.channel from known as k) as h
+     cross join lateral (
+        select count(*)
+          from (select from known as k
+                 cross join lateral (
+                   select from pgdrip.due as x
+                    where x.sender_id = k.sender_id and x.parked_reason is null
+                      and x.due_at <= p_now and x.awaits is null
+                      and (x.lease_until is null or x.lease_until <= p_now)
+                    order by x.due_at limit 10000) as x
+                 where k.channel = h.channel and k.due_at is not null limit 10000) as x) as d
+    union all
     select 'pgdrip_due_age_seconds', 'How long the oldest step is due; limits make it grow',
            'gauge', jsonb_build_object('channel', k.channel),
            coalesce(extract(epoch from p_now - min(k.due_at)), 0)
@@ -142,7 +142,7 @@ end
 $$;
 
 comment on function pgdrip.metrics_of_senders(timestamptz) is
-  'Private: what state the senders are in, and how long work waits for them and for runners';
+  'Private: what state the senders are in, how much is due with them, and how long it waits for them and for runners';
 
 create or replace function pgdrip.metrics_of_failures(p_now timestamptz)
   returns setof pgdrip.metric

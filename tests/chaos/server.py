@@ -76,8 +76,9 @@ class Standby(Server):
         self, binaries: Path, settings: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         theirs = self._crashed._home
-        for name in ("data", "log"):
-            subprocess.run(["cp", "-a", theirs / name, self._home], check=True)
+        for path in theirs.iterdir():  # with copied binaries, if there are any
+            if not path.name.startswith(".s."):
+                subprocess.run(["cp", "-a", path, self._home], check=True)
         (self._home / "data" / "postmaster.pid").unlink(missing_ok=True)
         (self._home / "data" / "standby.signal").touch()
         shutil.copystat(theirs, self._home)

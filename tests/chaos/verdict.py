@@ -44,10 +44,13 @@ class Verdict:
             for rule, found in said.items()
             if found
         ]
-        if judged.uncertain > judged.ambiguous:
+        if len(judged.recovered) > judged.ambiguous:
             complaints.append(
-                f"{judged.uncertain} are uncertain, {judged.ambiguous} may be"
+                f"L7 {len(judged.recovered)} were accepted and are uncertain,"
+                f" {judged.ambiguous} may be"
             )
+        if judged.uncertain > judged.ambiguous + judged.unanswered:
+            complaints.append(f"too many are uncertain: {judged.uncertain}")
         if seen.drained_in is None:
             complaints.append(f"not drained after {plan.drain:g} s")
         if seen.longest_transaction > LONGEST_TRANSACTION:

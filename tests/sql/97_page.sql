@@ -38,12 +38,17 @@ select results_eq(
   $$select step, sent, skipped, failed from pgdrip.step_tally order by step$$,
   $$select step, sent, skipped, failed from pgdrip.sequence_funnel order by step$$,
   'the counts are those of the funnel, which scans');
-select is((select array_agg(f.step) from pgdrip.retryable_failures as f), array[3], 'and it can be tried again');
+select is((select array_agg(f.step) from pgdrip.failure_details as f where f.is_retryable), array[3], 'and it can be tried again');
 select pgdrip.retry_failed(enrollment_id, 'the number is right') from stage.this_case;
-select is_empty($$select from pgdrip.retryable_failures$$, 'once it is tried again it cannot be twice');
+select is_empty($$select from pgdrip.failure_details where is_retryable$$, 'once it is tried again it cannot be twice');
 select stage.wait('26 hours'); select pgdrip.tally('history');
 select is((select count(*) from pgdrip.minute_counts), 0::bigint, 'minutes of yesterday are forgotten');
 select is((select sum(sent) from pgdrip.step_counts), 1::numeric, 'what became of steps is not');
+
+select stage.new_case('{"on_failure": "park"}');
+select stage.take(); select stage.start(); select stage.tell('failed', 'contact');
+select is((select f.is_retryable from pgdrip.failure_details as f join stage.this_case using (contact_id)), true,
+          'what its step parks can be tried again, too');
 
 -- A receipt confirms a send that was counted; an operator says that another one arrived.
 select stage.new_case(p_sender => '{"advance_on": "delivered"}');

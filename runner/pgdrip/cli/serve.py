@@ -47,6 +47,7 @@ def _address(
 @_secret("twilio", "Webhooks of Twilio, the auth token")
 @_secret("webhook", "Webhooks signed as standardwebhooks.com says")
 @_secret("unsubscribe", "Unsubscribe links in mail")
+@_secret("metrics", "The bearer token /metrics asks for; without, only this machine")
 @click.option(
     "--trusted-proxy",
     "trusted_proxies",

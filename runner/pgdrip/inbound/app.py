@@ -19,6 +19,7 @@ from pgdrip.errors import ConfigurationError, PgdripError
 from pgdrip.inbound.engines import Engines
 from pgdrip.inbound.events import Counts, tell
 from pgdrip.inbound.limits import Latest, RateLimit
+from pgdrip.inbound.metrics import Metrics
 from pgdrip.inbound.provider import Post, Provider
 from pgdrip.inbound.reading import decoded, read_body, require_type
 from pgdrip.inbound.settings import Settings
@@ -36,7 +37,7 @@ def create_app(
     routes: Sequence[BaseRoute] = (),
     work: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> Starlette:
-    """All that `serve` answers: inbound_routes(), `routes`, /livez and /readyz.
+    """All that `serve` answers: inbound_routes(), `routes`, /livez, /readyz, /metrics.
 
     Raises ConfigurationError for a secret that is missing, short or known, or when
     there is nothing to serve. What is added may use `app.state.engines` and `.limit`;
@@ -45,13 +46,19 @@ def create_app(
     engines = Engines(settings.dsn, size=settings.connections)
     limit = RateLimit(settings.rate)
     served = [*inbound_routes(settings, engines, limit), *routes]
-    if not served:
+    if not served and not settings.metrics_secrets:
         raise ConfigurationError(
             "nothing to serve",
             hint="name the secret of a provider or of unsubscribe links",
         )
+    metrics = Metrics(settings.metrics_tokens(), engines, limit)
+    own = [
+        Route("/livez", _live),
+        Route("/readyz", _ready),
+        Route("/metrics", metrics.show),
+    ]
     app = Starlette(
-        routes=[*served, Route("/livez", _live), Route("/readyz", _ready)],
+        routes=[*served, *own],
         exception_handlers={PgdripError: _unavailable},
         lifespan=_lifespan,
     )

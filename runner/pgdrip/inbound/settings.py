@@ -41,6 +41,7 @@ class Settings:
     twilio_secrets: tuple[str, ...] = ()
     webhook_secrets: tuple[str, ...] = ()
     unsubscribe_secrets: tuple[str, ...] = ()
+    metrics_secrets: tuple[str, ...] = ()
     connections: int = 4
     rate: float = 500.0  # requests a second of one client
     body_limit: int = 1024 * 1024  # bytes
@@ -68,6 +69,9 @@ class Settings:
 
     def unsubscribe_keys(self) -> list[str]:
         return [key.decode() for key in keys(self.unsubscribe_secrets)]
+
+    def metrics_tokens(self) -> list[bytes]:
+        return keys(self.metrics_secrets)
 
     def base_url(self, *, needed_by: str | None = None) -> str:
         """The public URL without a slash at its end; empty where none is given."""

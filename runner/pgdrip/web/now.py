@@ -37,7 +37,12 @@ async def show(visit: Visit) -> Response:
         rate=rate(hour, now),
         charts=[
             chart("Each minute of the last hour", hour, visit.zone, every=MINUTE * 15),
-            chart("Each quarter of the last 24 hours", day, visit.zone, every=HOUR * 6),
+            chart(
+                "Each quarter of an hour of the last day",
+                day,
+                visit.zone,
+                every=HOUR * 6,
+            ),
         ],
         classes=failures(minutes, now),
         runners=[row for row in runners if row["runner"]],

@@ -42,7 +42,13 @@ def environment() -> jinja2.Environment:
 
 def zone_named(name: str) -> ZoneInfo:
     """The IANA zone of that name; UTC for any other."""
-    return ZoneInfo(name) if name in available_timezones() else UTC
+    return ZoneInfo(name) if name in _zones() else UTC
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """All there are; finding them reads hundreds of files."""
+    return frozenset(available_timezones())
 
 
 @jinja2.pass_context

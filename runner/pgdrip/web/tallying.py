@@ -29,7 +29,7 @@ class Count:
 
 COUNTS = (
     Count("history", 2, share=0.5),
-    Count("queue", 2),
+    Count("queue", 2, share=0.1),
     Count("enrollments", 2),
     Count("live", 2),
     Count("senders", 5),

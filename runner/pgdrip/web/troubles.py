@@ -24,14 +24,12 @@ async def uncertain(visit: Visit) -> Response:
 
 async def failed(visit: Visit) -> Response:
     """The latest failures; those that can be tried again have a box to tick."""
-    now, [failures, retryable] = await visit.ask(
-        view("failures", order="at desc", limit=SCANNED),
-        view("retryable_failures", order="at desc", limit=SCANNED),
+    now, [failures] = await visit.ask(
+        view("failure_details", order="at desc", limit=SCANNED)
     )
     chosen = {name: visit.parameter(name) for name in FILTERS}
-    open_ = {(row["enrollment_id"], row["step"], row["at"]) for row in retryable}
     found = [
-        row | {"is_open": (row["enrollment_id"], row["step"], row["at"]) in open_}
+        row
         for row in failures
         if all(row[name] == value for name, value in chosen.items() if value)
     ]
