@@ -108,6 +108,23 @@ def test_an_open_transaction_of_a_client_never_blocks_a_claim(
         assert [m["body"] for m in stage.claim(runner)] == ["One"]
 
 
+def test_a_word_that_is_being_added_never_blocks_the_end_that_adds_it(
+    db: Db, connect: Connect
+) -> None:
+    stage.sender(db, rate_per_hour=80)
+    step = {"day": 1, "body": "One", "only_if": {"city": "KL"}}
+    stage.sequence(db, steps=[step], on_complete={"add_trigger": "DONE"})
+    contact = stage.lead(db)
+    client, runner = connect(), stage.never_waits(connect())
+    with client.transaction():
+        client.execute("select pgdrip.add_trigger(%s, 'DONE')", [contact])
+        assert stage.claim(runner) == []
+        assert len(stage.live(db)) == 1
+    assert stage.claim(runner) == []
+    assert stage.live(db) == []  # skipped, and so completed
+    assert stage.violations(db) == []
+
+
 def test_an_uncommitted_enrollment_is_claimed_once_it_is_committed(
     db: Db, connect: Connect
 ) -> None:

@@ -1,5 +1,6 @@
 """Limits that change while messages are due, over a clock that jumps, over a group."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 import fleet
 import stage
-from conftest import Clock
+from conftest import Clock, Connect
 from fleet import Fleet
 from stage import Db, Row
 
@@ -71,6 +72,26 @@ def test_a_lowered_limit_takes_effect_at_the_next_claim(
     later = [send.at for send in runners.log if send.at >= changed]
     assert len(later) >= most
     assert fleet.over(later, span, lambda at: most) == []
+
+
+@pytest.mark.parametrize("limit", [{"rate_per_day": 40}, {"group": "account"}], ids=str)
+def test_a_claim_counts_what_another_spent_while_it_came_for_the_sender(
+    db: Db, connect: Connect, limit: Row
+) -> None:
+    account = {"name": "account", "rate": 40, "per": "1 day"}
+    db.execute("select pgdrip.apply_group(%s)", [Jsonb(account)])
+    stage.sender(db, **limit)
+    stage.sequence(db)
+    stage.leads(db, 60)
+    first, second = connect(), connect()
+    with ExitStack() as late:
+        with first.transaction():
+            spent = stage.claim(first, 25)
+            # Holds the other back between its first look and its lock on the sender.
+            first.execute("lock table pgdrip.sender_groups in access exclusive mode")
+            rest = late.enter_context(stage.meanwhile(stage.claim, second, 100))
+            stage.waits(db, second)
+    assert (len(spent), len(rest.result())) == (25, 15)
 
 
 @pytest.mark.parametrize("limit", ["rate_per_hour", "rate_per_day"])

@@ -68,13 +68,13 @@ def test_names_of_any_text_are_read_back_as_they_were(local: Served, db: Db) -> 
     pool = 'a "pool"\\of \N{GRINNING FACE} {x="y"}'
     stage.sender(db, pool=pool)
     found = samples(local.ask("GET", "/metrics").body.decode())
-    assert found["pgdrip_senders", pool, "healthy", "webhook"] == 1 or any(
-        name[0] == "pgdrip_senders" and pool in name for name in found
-    )
+    assert found["pgdrip_senders", pool, "healthy", "webhook"] == 1
 
 
 def test_samples_of_one_name_stand_together_under_one_head() -> None:
-    one = Metric("b_total", "Back\\slash,\nline", "counter", {"l": 'q"\\\n'}, Decimal(1))
+    one = Metric(
+        "b_total", "Back\\slash,\nline", "counter", {"l": 'q"\\\n'}, Decimal(1)
+    )
     other = Metric("a", "A", "gauge", {}, Decimal("0.5"))
     two = Metric("b_total", one.help, "counter", {"l": "x"}, Decimal(2**53))
     assert exposition([one, other, two]).splitlines() == [
@@ -108,7 +108,14 @@ def test_without_a_token_no_stranger_reads_it(
 
 @pytest.mark.parametrize(
     "shown",
-    [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"],
+    [
+        None,
+        "Bearer",
+        "Bearer wrong",
+        f"Basic {TOKEN}",
+        f"Bearer {TOKEN}x",
+        "Bearer \xff",
+    ],
 )
 def test_with_a_token_nobody_reads_it_without(
     guarded: Served, shown: str | None
@@ -147,14 +154,15 @@ def test_metrics_scan_neither_live_steps_nor_history(db: Db) -> None:
         " runs as ("
         " insert into pgdrip.enrollments"
         "  (contact_id, sequence_id, version_id, sender_id, enrolled_at)"
-        "  select p.contact_id, q.sequence_id, q.version_id, s.sender_id, pgdrip.clock()"
+        "  select p.contact_id, q.sequence_id, q.version_id, s.sender_id,"
+        "   pgdrip.clock()"
         "    from people as p, pgdrip.sequences as q, pgdrip.senders as s"
         "  returning enrollment_id, sender_id)"
         " insert into pgdrip.due (enrollment_id, sender_id, step, due_at)"
         " select r.enrollment_id, r.sender_id, 1,"
-        "  pgdrip.clock() + make_interval(days => case when r.enrollment_id %% 2 = 0"
-        "                                              then 1 else -1 end)"
-        "   from runs as r".replace("%%", "%")
+        "  pgdrip.clock() + make_interval(days => case mod(r.enrollment_id, 2)"
+        "                                         when 0 then 1 else -1 end)"
+        "   from runs as r"
     )
     stage.deliver(db)
     touched = (

@@ -74,12 +74,3 @@ def test_the_sequence_in_yaml_is_accepted(
         "select outcome from pgdrip.apply_sequence(%s)", [Jsonb(sequence.content)]
     ).fetchone()
     assert row == {"outcome": "created"}
-
-
-def test_the_session_for_psql_runs_and_leaves_all_well(
-    db: psycopg.Connection[Any],
-) -> None:
-    db.execute((Path(__file__).parents[1] / "examples/psql.sql").read_bytes())
-    row = db.execute("select count(*) as live from pgdrip.due").fetchone()
-    assert row == {"live": 1001}
-    assert db.execute("select * from pgdrip.check()").fetchall() == []

@@ -1,4 +1,4 @@
-"""Retention beside other sessions: it waits for nobody long, and nothing it took lives."""
+"""Retention beside other sessions: it waits for nobody long; what it took is final."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,9 +93,7 @@ def test_a_run_is_not_taken_up_again_while_its_history_goes(
     assert stage.violations(db) == []
 
 
-def test_who_does_not_own_the_tables_leaves_history_alone(
-    db: Db, failed: int
-) -> None:
+def test_who_does_not_own_the_tables_leaves_history_alone(db: Db, failed: int) -> None:
     name = sql.Identifier(f"stranger_{db.info.backend_pid}")
     db.execute(sql.SQL("create role {} in role pg_read_all_data").format(name))
     try:

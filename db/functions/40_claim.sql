@@ -315,7 +315,8 @@ begin
              select c.contact_id from pgdrip.contacts as c
               where c.contact_id in (select x.contact_id from pgdrip.enrollments as x
                                       where x.enrollment_id = any (v_ids))
-              order by c.contact_id for key share skip locked)));
+              -- Nor wait below for a word that somebody is about to add to it.
+              order by c.contact_id for no key update skip locked)));
   v_ids := array(
     select e.enrollment_id from pgdrip.enrollments as e
       left join pgdrip.contact_triggers as t using (trigger_id)

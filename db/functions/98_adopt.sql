@@ -29,19 +29,19 @@ begin
     id text, user_id text, device_id text, name text, phone text, email text, address text,
     status text, niche text, trigger text, created_at timestamptz, updated_at timestamptz,
     pool text, e164 text, contact_id bigint, is_known boolean,
-    outcome text, notes text[]) on commit drop;
+    outcome text, notes text) on commit drop;
   create temp table legacy_sequence_contacts (
     id text, sequence_id text, contact_phone text, contact_name text, current_step integer,
     status text, completed_at timestamptz, next_trigger_time timestamptz,
     processing_device_id text, assigned_device_id text, sequence_stepid text, user_id text,
     target bigint, pool text, e164 text, contact_id bigint, step integer,
-    outcome text, notes text[]) on commit drop;
+    outcome text, notes text) on commit drop;
   create temp table legacy_broadcast_messages (
     id text, user_id text, device_id text, sequence_id text, sequence_stepid text,
     recipient_phone text, recipient_name text, content text, media_url text, status text,
     scheduled_at timestamptz, sent_at timestamptz, created_at timestamptz,
     target bigint, pool text, e164 text, contact_id bigint, step integer, proof text,
-    at timestamptz, is_foreign boolean, outcome text, notes text[]) on commit drop;
+    at timestamptz, is_foreign boolean, outcome text, notes text) on commit drop;
   create temp table legacy_words (
     id text, contact_id bigint, word text, meant_for text) on commit drop;
   create temp table legacy_users (user_id text, pool text) on commit drop;
@@ -202,14 +202,12 @@ begin
          outcome = case
            when u.pool is null or p.phone is null and (i.email is null or m.problem is not null)
              then 'refused' end,
-         notes = array_remove(array[
-           case when u.pool is null then 'has no user and no device of one' end,
+         notes = nullif(concat_ws('; ', case when u.pool is null then 'has no user and no device of one' end,
            p.how, case when i.phone is null then 'has no phone' else p.problem end,
            case when m.problem is not null then 'its e-mail is no address: left out' end,
            case when w.words > 1 then 'its trigger list became single words' end,
            case when w.is_odd then 'what was no word in its trigger list was left out' end,
-           case when i.status <> lower(btrim(i.status)) then 'its status was spelled otherwise' end],
-           null)
+           case when i.status <> lower(btrim(i.status)) then 'its status was spelled otherwise' end), '')
     from pg_temp.legacy_leads as i
     left join pg_temp.legacy_users as u using (user_id)
     left join pg_temp.legacy_phones as p on p.written = i.phone
@@ -224,7 +222,7 @@ begin
    where i.id = l.id;
   -- An e-mail that two phones share stays with the lead that changed last.
   update pg_temp.legacy_leads as l
-     set email = null, notes = l.notes || text 'its e-mail belongs to another phone: left out'
+     set email = null, notes = concat_ws('; ', l.notes, 'its e-mail belongs to another phone: left out')
     from (select i.id, first_value(i.e164) over (
                    partition by i.pool, lower(i.email)
                    order by i.e164 is null, i.updated_at desc nulls last, i.id) as owner,
@@ -332,8 +330,8 @@ begin
      and lower(btrim(s.target_status)) not in ('', 'all', 'any')
      and lower(btrim(s.target_status)) is distinct from lower(btrim(l.status));
   update pg_temp.legacy_leads as l
-     set notes = l.notes || format('its trigger %s was left out: that sequence is for %s',
-                                   quote_literal(k.word), k.meant_for)
+     set notes = concat_ws('; ', l.notes, format(
+           'its trigger %s was left out: that sequence is for %s', quote_literal(k.word), k.meant_for))
     from (select w.id, min(w.word) as word, min(w.meant_for) as meant_for
             from pg_temp.legacy_words as w where w.meant_for is not null group by w.id) as k
    where k.id = l.id;
@@ -360,7 +358,7 @@ begin
      set target = q.sequence_id, pool = q.pool, e164 = p.phone,
          step = coalesce(k.number, d.number), status = lower(btrim(i.status)),
          outcome = case when r.reason is not null then 'refused' end,
-         notes = array_remove(array[r.reason, p.how,
+         notes = nullif(concat_ws('; ', r.reason, p.how,
            case when i.status <> lower(btrim(i.status)) then 'its status was spelled otherwise' end,
            case when i.status is null then 'it had no status' end,
            case when k.number is null and d.number is not null
@@ -374,7 +372,7 @@ begin
                  and lower(btrim(i.status)) in ('active', 'processing')
                 then 'a claim that nobody works on was released' end,
            case when lower(btrim(i.status)) in ('failed', 'sequence_failed')
-                then 'that it failed says nothing of the contact' end], null)
+                then 'that it failed says nothing of the contact' end), '')
     from pg_temp.legacy_sequence_contacts as i
     left join pg_temp.legacy_sequences as s on s.id = i.sequence_id
     left join pgdrip.adoptions as a on a.legacy_table = 'sequences' and a.legacy_id = s.id
@@ -419,13 +417,13 @@ begin
          -- Never earlier than it can have been: what follows must not come too early.
          at = least(p_now, greatest(coalesce(i.sent_at, i.scheduled_at), i.created_at)),
          outcome = case when r.reason is not null then 'refused' end,
-         notes = array_remove(array[r.reason, p.how,
+         notes = nullif(concat_ws('; ', r.reason, p.how,
            case when i.status <> w.word then 'its status was spelled otherwise' end,
            case when w.word in ('sent', 'success') and i.sent_at is null
                 then 'it was sent without a time' end,
            case when i.sent_at > p_now then 'it was sent in the future: taken as now' end,
            case when i.sent_at < i.created_at
-                then 'it was sent before it was created: taken as then' end], null)
+                then 'it was sent before it was created: taken as then' end), '')
     from pg_temp.legacy_broadcast_messages as i
     left join pg_temp.legacy_sequences as s on s.id = i.sequence_id
     left join pgdrip.adoptions as a on a.legacy_table = 'sequences' and a.legacy_id = s.id
@@ -458,7 +456,7 @@ begin
     update pg_temp.legacy_sequence_contacts as e
        set contact_id = c.contact_id,
            notes = case v_pass when 1 then e.notes
-             else e.notes || text 'it has no lead: the contact is made from this row' end
+             else concat_ws('; ', e.notes, 'it has no lead: the contact is made from this row') end
       from pgdrip.contacts as c
      where c.phone = e.e164 and c.pool = e.pool and e.outcome is null and e.contact_id is null;
     update pg_temp.legacy_broadcast_messages as m
@@ -497,7 +495,7 @@ as $$
 begin
   -- By the text or else the media, where only one step of the sequence has it.
   update pg_temp.legacy_broadcast_messages as m
-     set step = k.number, notes = m.notes || text 'its step was found by the text'
+     set step = k.number, notes = concat_ws('; ', m.notes, 'its step was found by the text')
     from (select x.target_sequence, x.said, min(x.number) as number
             from (select s.sequence_id as target_sequence, s.number, pgdrip.legacy_text(t.said) as said
                     from pg_temp.legacy_sequence_steps as s,
@@ -510,7 +508,7 @@ begin
      and m.step is null and m.outcome is null and m.proof <> 'none';
   -- By the day, counted from the contact's first message of the sequence.
   update pg_temp.legacy_broadcast_messages as m
-     set step = k.number, notes = m.notes || text 'its step was found by the day'
+     set step = k.number, notes = concat_ws('; ', m.notes, 'its step was found by the day')
     from (select i.id, s.number,
                  row_number() over (partition by i.contact_id, i.target, s.number
                                     order by i.at, i.id) as place
@@ -558,7 +556,7 @@ begin
           and o.proof <> 'none' and o.outcome is null)
   )
   update pg_temp.legacy_broadcast_messages as m
-     set step = o.number, notes = m.notes || text 'its step was found by the order'
+     set step = o.number, notes = concat_ws('; ', m.notes, 'its step was found by the order')
     from lost as l join open as o using (contact_id, target, place)
    where l.id = m.id;
 end
@@ -886,17 +884,18 @@ create or replace function pgdrip.account_leads()
 as $$
 begin
   insert into pgdrip.adoptions as a (legacy_table, legacy_id, outcome, detail, object_id)
-  select 'leads', l.id, r.outcome, nullif(array_to_string(array[r.reason] || l.notes, '; '), ''),
+  select 'leads', l.id, r.outcome, nullif(concat_ws('; ', r.reason, l.notes), ''),
          case when r.outcome <> 'refused' then l.contact_id end
-    from (select i.*, row_number() over (
+    from (select i.id, i.contact_id, i.is_known, i.outcome, i.notes, row_number() over (
                    partition by i.contact_id order by i.updated_at desc nulls last, i.id) as place
             from pg_temp.legacy_leads as i) as l
    cross join lateral (
      select coalesce(l.outcome, case
               when l.place > 1 or l.is_known then 'merged'
-              when l.notes <> '{}' then 'repaired' else 'adopted' end) as outcome,
+              when l.notes is not null then 'repaired' else 'adopted' end) as outcome,
             case when l.outcome is null and (l.place > 1 or l.is_known)
                  then 'the contact is known by another row' end as reason) as r
+   order by l.id
   on conflict (legacy_table, legacy_id) do update
     set outcome = excluded.outcome, detail = excluded.detail,
         object_id = excluded.object_id, adopted_at = excluded.adopted_at
@@ -917,9 +916,9 @@ as $$
 begin
   insert into pgdrip.adoptions as a (legacy_table, legacy_id, outcome, detail, object_id)
   select 'sequence_contacts', e.id, r.outcome,
-         nullif(array_to_string(array[r.reason] || e.notes, '; '), ''),
+         nullif(concat_ws('; ', r.reason, e.notes), ''),
          case when r.outcome <> 'refused' then e.enrollment_id end
-    from (select i.*, p.obstacle, p.enrollment_id, row_number() over (
+    from (select i.id, i.outcome, i.notes, p.obstacle, p.enrollment_id, row_number() over (
                    partition by i.contact_id, i.target
                    order by i.status in ('active', 'pending') desc, i.completed_at, i.id) as place
             from pg_temp.legacy_sequence_contacts as i
@@ -928,12 +927,13 @@ begin
      select coalesce(e.outcome, case
               when e.obstacle not in ('live', 'ended') then 'refused'
               when e.obstacle is not null or e.place > 1 then 'merged'
-              when e.notes <> '{}' then 'repaired' else 'adopted' end) as outcome,
+              when e.notes is not null then 'repaired' else 'adopted' end) as outcome,
             case when e.outcome is not null then null
                  when e.obstacle in ('live', 'ended') then 'the contact was enrolled before'
                  when e.obstacle is not null then pgdrip.obstacle_of(e.obstacle)
                  when e.place > 1 then 'one of several rows of the contact in this sequence'
             end as reason) as r
+   order by e.id
   on conflict (legacy_table, legacy_id) do update
     set outcome = excluded.outcome, detail = excluded.detail,
         object_id = excluded.object_id, adopted_at = excluded.adopted_at
@@ -967,9 +967,9 @@ as $$
 begin
   insert into pgdrip.adoptions as a (legacy_table, legacy_id, outcome, detail, object_id)
   select 'broadcast_messages', m.id, r.outcome,
-         nullif(array_to_string(array[w.said[2]] || m.notes, '; '), ''),
+         nullif(concat_ws('; ', w.said[2], m.notes), ''),
          case when r.outcome <> 'refused' then m.enrollment_id end
-    from (select i.*, p.position, p.obstacle, p.enrollment_id, p.doubt, p.next_step,
+    from (select i.id, i.step, i.proof, i.status, i.outcome, i.notes, p.position, p.obstacle, p.enrollment_id, p.doubt, p.next_step,
                  row_number() over (partition by i.contact_id, i.target, i.step, i.proof
                                     order by i.at desc, i.id) as place
             from pg_temp.legacy_broadcast_messages as i
@@ -991,8 +991,9 @@ begin
      when m.step = m.doubt then
        array['repaired', format('nobody knows whether step %s was sent: parked', m.step)]
      else array['merged', format('nobody knows whether step %s was sent', m.step)] end) as w(said)
-   cross join lateral (select case when w.said[1] = 'adopted' and m.notes <> '{}'
+   cross join lateral (select case when w.said[1] = 'adopted' and m.notes is not null
                                    then 'repaired' else w.said[1] end) as r(outcome)
+   order by m.id
   on conflict (legacy_table, legacy_id) do update
     set outcome = excluded.outcome, detail = excluded.detail,
         object_id = excluded.object_id, adopted_at = excluded.adopted_at

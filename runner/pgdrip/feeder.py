@@ -176,7 +176,7 @@ class Feeder:
             self._sends.drop_unbegun()
         elif self._sends.expire(monotonic()):
             self._claim_limit = max(1, self._claim_limit // 2)
-        if messages := [claimed.message for claimed in self._sends.beginning]:
+        if messages := self._sends.ask():
             with self._stats.timed("begin_send"):
                 granted = await engine.begin_send(*ids(messages))
             self._stats.refused += self._sends.begun(granted)

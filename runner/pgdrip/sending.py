@@ -36,6 +36,7 @@ class Claimed:
     message: ClaimedMessage
     start_by: float
     is_waiting: bool = False
+    asked: int = 0  # calls of begin_send() for it
 
 
 @dataclass(slots=True)
@@ -158,17 +159,26 @@ class Sends:
             if one.message.token not in tokens:
                 self._on_end(Ended(one.message, NOT_SENT, monotonic(), 0.0))
 
+    def ask(self) -> list[ClaimedMessage]:
+        """What begin_send() is to be asked for now: all `beginning`."""
+        for one in self.beginning:
+            one.asked += 1
+        return [one.message for one in self.beginning]
+
     def begun(self, granted: Iterable[int]) -> int:
-        """begin_send() was asked for all `beginning` and granted these tokens; how many
-        it refused."""
+        """begin_send() granted these tokens of those last asked for; how many it
+        refused. One asked for before may be begun there by a call whose answer was
+        lost, but was never sent."""
         tokens = set(granted)
         asked, self.beginning = self.beginning, []
         for one in asked:
             token = one.message.token
             if token in tokens:
                 self._sending[token] = one, asyncio.create_task(self._send(one))
-            else:
-                self._leave(one)
+                continue
+            self._leave(one)
+            if one.asked > 1:
+                self._on_end(Ended(one.message, NOT_SENT, monotonic(), 0.0))
         return len(asked) - len(tokens)
 
     def cut(self) -> None:

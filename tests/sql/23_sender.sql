@@ -61,7 +61,15 @@ select pg_temp.refuses(d.more::jsonb, d.fact)
     ('{"failover_after": "1 month"}', 'failover_after has no months'),
     ('{"failover_after": 3600}', 'failover_after says its unit'),
     ('{"group": "nobody"}', 'a sender''s group is a known one'),
-    ('{"config": {"a":[[[[[[[[[1]]]]]]]]]}}', 'a config is not deeply nested')
+    ('{"config": {"a":[[[[[[[[[1]]]]]]]]]}}', 'a config is not deeply nested'),
+    ('{"config": {"api key": "x"}}', 'a key with a space is still a key'),
+    ('{"config": {"user_pass": "x"}}', 'nor is a password one by another ending'),
+    ('{"config": {"userPwd": "x"}}', 'in whatever case'),
+    ('{"config": {"url": " //me:hunter2@x.org"}}', 'nor one in a URL without its scheme'),
+    ('{"name": {"a": 1}}', 'a name is a text'),
+    ('{"pool": ["p"]}', 'so is a pool'),
+    (E'{"pool": "p\\nq"}', 'a pool has no control characters'),
+    ('{"name": "s (former 1)"}', 'no sender takes the name of a former one')
   ) as d(more, fact);
 select pg_temp.refuses(jsonb_build_object('name', repeat('n', 201)), 'a sender''s name has 200 bytes');
 select pg_temp.refuses(jsonb_build_object('config', jsonb_build_object('a', repeat('x', 17000))),
@@ -75,7 +83,8 @@ select lives_ok(format('select pgdrip.read_sender(%L)', pg_temp.sender(d.config:
   from (values
     ('{"config": {"url": "https://example.com:8080/a@b?to=c@d"}}', 'a port and an @ in a path are no password'),
     ('{"config": {"from": "Desk <desk@example.com>"}}', 'an e-mail address is no credential'),
-    ('{"config": {"basic": "basic plan"}}', 'a plain word is no header')
+    ('{"config": {"basic": "basic plan"}}', 'a plain word is no header'),
+    ('{"config": {"bypass": "no"}}', 'nor a password whatever ends like one')
   ) as d(config, fact);
 
 select is(pgdrip.apply_sender(pg_temp.sender()), 'created', 'a new sender is created');

@@ -23,7 +23,8 @@ select pg_temp.refuses(d.definition::jsonb, d.fact)
     ('{"name": "g", "rate": 1, "per": "0.5 seconds"}', 'a span is a second at least'),
     ('{"name": "g", "rate": 1, "per": "31 days"}', 'a span is 30 days at most'),
     ('{"name": "g", "distinct_contacts_per_day": 0}', 'a group may write to someone'),
-    ('{"name": "g", "limit": 5}', 'an unknown key of a group is refused')
+    ('{"name": "g", "limit": 5}', 'an unknown key of a group is refused'),
+    ('{"name": ["g"], "rate": 1, "per": "1 day"}', 'a group''s name is a text')
   ) as d(definition, fact);
 select throws_ok($$select pgdrip.apply_sender('{"name": "s", "channel": "log", "group": "none"}')$$,
   'MD008', null, 'a sender''s group must be there');
@@ -79,6 +80,26 @@ select is(pg_temp.go(), 0::bigint, 'over another span what was claimed counts on
 select pg_temp.wait('3 hours');
 select is(pg_temp.go(), 3::bigint, 'and is over when it has passed');
 select is((select count(*) from pgdrip.due where lease_until is not null), 0::bigint, 'whatever did not fit was not leased');
+
+select pgdrip.apply_group('{"name": "rate", "rate": 4, "per": "1 hour"}');
+select pg_temp.wait('3 hours');
+select pgdrip.apply_group('{"name": "rate", "rate": 4, "per": "2 hours"}');
+select is(pg_temp.go(), 4::bigint, 'what was over by the old span counts no more in the new one');
+select pgdrip.apply_group('{"name": "rate", "rate": 2, "per": "2 hours"}');
+select is(pg_temp.go(1), 0::bigint, 'less is allowed');
+select cmp_ok(pgdrip.next_wake(), '>', pgdrip.clock() + interval '2 hours', 'a group that is full now is not asked again');
+select pgdrip.apply_sender('{"name": "alone", "channel": "log", "pool": "alone", "rate_per_hour": 3600, "burst": 9}');
+select pgdrip.apply_sequence('{"name": "alone", "trigger": "alone", "channel": "log", "status": "active", "pool": "alone",
+  "steps": [{"day": 1, "body": "1"}]}');
+select pgdrip.enroll('alone', pgdrip.upsert_contact('+60119999999', p_pool => 'alone'));
+select is(pg_temp.go(1), 1::bigint, 'nor does it keep others from their turn');
+select pg_temp.stage('{"name": "fast", "rate": 1000000, "per": "1 second"}', 2, 20);
+select is(pg_temp.go(), 20::bigint, 'a group may be fast');
+select pg_temp.stage('{"name": "second", "rate": 6, "per": "1 second"}', 2, 20);
+select is(pg_temp.go(), 6::bigint, 'so many a second, from the first one on');
+select is(pg_temp.go(), 0::bigint, 'and no more in it');
+select pgdrip.set_clock(pgdrip.next_wake());
+select is(pg_temp.go(), 6::bigint, 'so many in the next');
 
 -- Different contacts
 

@@ -111,6 +111,28 @@ select is(pgdrip.retire_sender('a'), true, 'a sender without work needs no targe
 select is((pg_temp.of('a')).status, 'retired', 'and is retired at once');
 
 select pg_temp.clean();
+select pg_temp.sender('a');
+select pg_temp.people(451, 452);
+select pg_temp.take(), pg_temp.start();
+select pgdrip.report(array[enrollment_id], array[token], '{uncertain}') from held where token in (select max(token) from held);
+truncate uncertain;
+insert into uncertain select * from held where token in (select max(token) from held);
+select pg_temp.sender('b');
+select pgdrip.retire_sender('a', 'p');
+select pg_temp.tell('{failed}', '{blocked}');
+select pgdrip.exit_enrollment(enrollment_id, 'x') from pgdrip.due where parked_reason is null;
+select pg_temp.tick();
+select is((pg_temp.of('a')).status, 'retired', 'a sender that was blocked while it retired is retired, too');
+select pgdrip.resolve_uncertain(token, 'not_sent') from uncertain;
+select pg_temp.tick();
+select is(pg_temp.work(), '{"a": 1}', 'what comes back to it is not moved off a blocked number');
+select is((pg_temp.of('a')).status, 'retiring', 'so it retires once more');
+select is_empty('select * from pgdrip.check()', 'and nothing is stuck');
+select pgdrip.exit_all(array(select enrollment_id from pgdrip.due), 'x');
+select pg_temp.tick();
+select is((pg_temp.of('a')).status, 'retired', 'until an operator ends it');
+
+select pg_temp.clean();
 select pg_temp.sender('a', '{"advance_on": "delivered", "confirm_within": "1 hour", "on_unconfirmed": "advance"}');
 select pg_temp.people(501, 502);
 select pg_temp.take(), pg_temp.start();

@@ -216,6 +216,21 @@ select is((stage.live()).parked_reason, null, 'its work stays due');
 select pgdrip.resume_sender('device-' || number) from stage.this_case;
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'resumed it does');
 
+-- whose turn it is
+select stage.new_case();
+select setseed(0.5);
+select pgdrip.apply_sender(jsonb_build_object('name', 'busy-' || n, 'pool', 'busy', 'channel', 'webhook', 'rate_per_day', 900))
+  from generate_series(1, 8) as n;
+select pgdrip.apply_sequence('{"name": "busy", "trigger": "busy", "pool": "busy", "channel": "webhook", "status": "active",
+  "steps": [{"day": 1, "body": "x"}]}');
+select pgdrip.enroll('busy', pgdrip.upsert_contact('+6011555' || lpad(n::text, 4, '0'), p_pool => 'busy'))
+  from generate_series(1, 64) as n;
+create function pg_temp.senders(p_claims integer) returns setof text language sql as $$
+  select c.sender from generate_series(1, p_claims) as n, lateral pgdrip.claim('runner-' || n, 4) as c
+$$;
+select isnt_empty($$select from pg_temp.senders(12) as s, stage.this_case where s = 'device-' || number$$,
+  'senders with limits and a backlog take turns with one that has none');
+
 -- malformed calls
 select throws_ok(format('select pgdrip.claim(%s)', a), s, null, format('claim(%s) is refused', left(a, 30)))
   from (values ('null', '22004'), ($$''$$, '22023'), ($$repeat('x', 1000)$$, '22023'),

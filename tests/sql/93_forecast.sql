@@ -93,6 +93,17 @@ select pg_temp.pool('window', '[{"rate_per_hour": 8}]',
 select pg_temp.agrees('window', 50, 'a sequence with a window');
 select pg_temp.pool('long', '[{"rate_per_hour": 600, "burst": 10}]', '[{"day": 1, "body": "1"}]');
 select pg_temp.agrees('long', 250, 'a batch of more than is played one by one');
+select pgdrip.apply_group('{"name": "account", "rate": 10, "per": "1 hour"}');
+select pg_temp.pool('group', '[{"group": "account"}, {"rate_per_hour": 80, "group": "account"}, {"rate_per_hour": 5}]',
+  '[{"day": 1, "body": "1"}, {"day": 2, "body": "2"}]');
+select pg_temp.agrees('group', 120, 'senders that share the rate of a group');
+select pgdrip.apply_group('{"name": "brisk", "rate": 1, "per": "2 seconds"}');
+select pg_temp.pool('brisk', '[{"group": "brisk"}, {"group": "brisk"}, {"group": "brisk"}]', '[{"day": 1, "body": "1"}]');
+select pg_temp.agrees('brisk', 60, 'less than a message each in the span of the rate');
+select pgdrip.apply_group('{"name": "known", "distinct_contacts_per_day": 10}');
+select pg_temp.pool('known', '[{"rate_per_hour": 20, "group": "known"}, {"rate_per_hour": 20, "group": "known"}]', '[{"day": 1, "body": "1"}]');
+select is((pgdrip.forecast('known', 40)).per_hour, 0.4, 'nor more contacts a day than the group may write to');
+select pg_temp.agrees('known', 40, 'senders whose group may write to so many contacts a day');
 select is_empty('select * from pgdrip.check()', 'every invariant holds');
 
 select pgdrip.pause_sender('one1', 'x');
