@@ -20,8 +20,8 @@ from aiohttp import web
 
 from pgdrip import channels
 from pgdrip.channels import Failed, Outcome, Sent, Uncertain, open_channels
-from pgdrip.channels.log import LogChannel
 from pgdrip.channels.http import ANSWER_LIMIT, DETAIL_LIMIT
+from pgdrip.channels.log import LogChannel
 from pgdrip.channels.webhook import WebhookChannel
 from pgdrip.engine import ClaimedMessage
 from pgdrip.errors import ConfigurationError

@@ -76,11 +76,7 @@ PROOFS = {
         "sql/90_check.sql",
         "FAILURE_HAS_CLASS",
     ),
-    "LEDGER_SUMS": (
-        "enrollments_status_known",
-        "test_model.py",
-        "test_the_database_does_what_the_model_says",
-    ),
+    "LEDGER_SUMS": ("check", "sql/87_retention.sql", "LEDGER_SUMS"),
     "RECIPIENT_VERBATIM": ("recipient", "sql/40_claim.sql", "RECIPIENT_VERBATIM"),
     "CONTENT_HASH": ("check", "sql/90_check.sql", "CONTENT_HASH"),
     "VERSION_HANDSHAKE": (

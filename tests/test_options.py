@@ -9,7 +9,8 @@ import pytest
 TESTS = Path(__file__).parent
 SETTINGS = {
     "senders": "config secret rate_per_hour rate_per_day burst gap_min gap_max ramp"
-    " hours group_id fault_threshold failover_after advance_on confirm_within on_unconfirmed",
+    " hours group_id fault_threshold failover_after advance_on confirm_within"
+    " on_unconfirmed",
     "sender_groups": "rate per distinct_contacts_per_day",
     "sequences": "trigger pool channel status reentry_after in_flight priority",
     "sequence_versions": "send_window stop_on_reply removes_trigger adds_trigger goal"
@@ -24,8 +25,8 @@ STATE = {
     "sender_groups": "group_id name limits_at slot slot_counts day_slot contact_counts"
     " ready_at",
     "senders": "sender_id name pool channel is_limited status status_reason health"
-    " faults fault_at down_at moves_to deleted_at last_error started_at limits_at tat day_slot day_counts"
-    " ready_at next_at",
+    " faults fault_at down_at moves_to deleted_at last_error started_at limits_at tat"
+    " day_slot day_counts ready_at next_at",
     "sequences": "sequence_id name paused_at paused_reason version_id",
     "sequence_versions": "version_id sequence_id number definition first_step"
     " published_at",

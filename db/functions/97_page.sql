@@ -3,6 +3,8 @@
 -- The history is counted once, minute by minute, as soon as a minute is over; what is
 -- live is counted anew. Writes tallies, minute_counts, sender_hours and step_counts.
 
+set local search_path = pg_catalog, pg_temp;
+
 create or replace function pgdrip.tally_content(p_name text)
   returns jsonb
   language plpgsql
