@@ -21,7 +21,8 @@ create schema legacy;
 create schema truth;
 create table legacy.user_devices (
   id uuid primary key, user_id uuid, device_name text, phone text, jid text,
-  status text, last_seen timestamp, min_delay_seconds integer, max_delay_seconds integer);
+  status text, last_seen timestamp, min_delay_seconds integer,
+  max_delay_seconds integer);
 create table legacy.leads (
   id uuid primary key, user_id uuid, device_id uuid, name text, phone text, email text,
   address text, status text, niche text, trigger text, created_at timestamp,

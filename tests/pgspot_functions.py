@@ -1,7 +1,7 @@
 """Run pgspot over db/functions; its parser knows no bodies that are bound when created.
 
-It gets those as strings that pin the search path: `pgdrip migrate` binds them by a pinned
-path, too. PL/pgSQL bodies are for plpgsql_check.
+It gets those as strings that pin the search path: `pgdrip migrate` binds them by a
+pinned path, too. PL/pgSQL bodies are for plpgsql_check.
 """
 
 import re
@@ -18,17 +18,18 @@ UNPINNED = ["--proc-without-search-path", "pgdrip.tick_for_a_minute()"]
 
 
 def as_strings(sql: str) -> str:
-    for bound, select in (
-        (r"\nbegin atomic\n(.*?);\nend;\n", ""),
-        (r"\nreturn (.*?);\n", "select "),
-    ):
-        sql = re.sub(
-            bound,
-            lambda found, select=select: PINNED.format(select + found[1]),
-            sql,
-            flags=re.DOTALL,
-        )
-    return sql
+    sql = re.sub(
+        r"\nbegin atomic\n(.*?);\nend;\n",
+        lambda found: PINNED.format(found[1]),
+        sql,
+        flags=re.DOTALL,
+    )
+    return re.sub(
+        r"\nreturn (.*?);\n",
+        lambda found: PINNED.format("select " + found[1]),
+        sql,
+        flags=re.DOTALL,
+    )
 
 
 with tempfile.TemporaryDirectory() as directory:
@@ -43,5 +44,7 @@ with tempfile.TemporaryDirectory() as directory:
         check=False,
     )
 told = done.stdout + done.stderr
-print(*(line for line in told.splitlines() if re.match("PS|TOTAL|list", line)), sep="\n")
+for line in told.splitlines():
+    if re.match("PS|TOTAL|list", line):
+        print(line)
 sys.exit(done.returncode or "list index out of range" in told)

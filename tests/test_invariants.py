@@ -81,7 +81,7 @@ PROOFS = {
     "CONTENT_HASH": ("check", "sql/90_check.sql", "CONTENT_HASH"),
     "VERSION_HANDSHAKE": (
         "schema_version",
-        "test_runner.py",
+        "test_runner_outage.py",
         "test_a_schema_it_does_not_know_is_refused_and_nothing_claimed",
     ),
     "HISTORY_IMMUTABLE": ("deliveries", "sql/90_check.sql", "HISTORY_IMMUTABLE"),

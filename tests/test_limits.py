@@ -84,13 +84,12 @@ def test_a_claim_counts_what_another_spent_while_it_came_for_the_sender(
     stage.sequence(db)
     stage.leads(db, 60)
     first, second = connect(), connect()
-    with ExitStack() as late:
-        with first.transaction():
-            spent = stage.claim(first, 25)
-            # Holds the other back between its first look and its lock on the sender.
-            first.execute("lock table pgdrip.sender_groups in access exclusive mode")
-            rest = late.enter_context(stage.meanwhile(stage.claim, second, 100))
-            stage.waits(db, second)
+    with ExitStack() as late, first.transaction():
+        spent = stage.claim(first, 25)
+        # Holds the other back between its first look and its lock on the sender.
+        first.execute("lock table pgdrip.sender_groups in access exclusive mode")
+        rest = late.enter_context(stage.meanwhile(stage.claim, second, 100))
+        stage.waits(db, second)
     assert (len(spent), len(rest.result())) == (25, 15)
 
 

@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_sql_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         shipped = {name for name in content.namelist() if name.endswith(".sql")}
-    files = (CHECKOUT / "db").rglob("*.sql")
+    files = [*(CHECKOUT / "db").rglob("*.sql"), *(CHECKOUT / "examples").glob("*.sql")]
     assert shipped == {f"pgdrip/{path.relative_to(CHECKOUT)}" for path in files}
 
 

@@ -24,7 +24,8 @@ def test_plpgsql_check_finds_nothing(
 ) -> None:
     extension(db, "plpgsql_check")
     with db.transaction():
-        db.execute("select pgdrip.stage_import()")  # a table that functions work on
+        # Tables of the session that functions work on.
+        db.execute("select pgdrip.stage_import(), pgdrip.stage_adoption()")
         assert [row["finding"] for row in db.execute(FINDINGS)] == []
 
 

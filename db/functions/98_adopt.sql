@@ -142,7 +142,8 @@ begin
      and lower(btrim(s.target_status)) is distinct from lower(btrim(l.status));
   update pg_temp.legacy_leads as l
      set notes = concat_ws('; ', l.notes, format(
-           'its trigger %s was left out: that sequence is for %s', quote_literal(k.word), k.meant_for))
+           'its trigger %s was left out: that sequence is for %s',
+           quote_literal(k.word), k.meant_for))
     from (select w.id, min(w.word) as word, min(w.meant_for) as meant_for
             from pg_temp.legacy_words as w where w.meant_for is not null group by w.id) as k
    where k.id = l.id;
@@ -561,8 +562,8 @@ begin
   select 'broadcast_messages', m.id, r.outcome,
          nullif(concat_ws('; ', w.said[2], m.notes), ''),
          case when r.outcome <> 'refused' then m.enrollment_id end
-    from (select i.id, i.step, i.proof, i.status, i.outcome, i.notes, p.position, p.obstacle, p.enrollment_id, p.doubt, p.next_step,
-                 row_number() over (partition by i.contact_id, i.target, i.step, i.proof
+    from (select i.id, i.step, i.proof, i.status, i.outcome, i.notes, p.position, p.obstacle,
+                 p.enrollment_id, p.doubt, p.next_step, row_number() over (partition by i.contact_id, i.target, i.step, i.proof
                                     order by i.at desc, i.id) as place
             from pg_temp.legacy_broadcast_messages as i
             left join pg_temp.legacy_positions as p using (contact_id, target)) as m

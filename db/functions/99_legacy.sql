@@ -148,12 +148,14 @@ begin
          outcome = case
            when u.pool is null or p.phone is null and (i.email is null or m.problem is not null)
              then 'refused' end,
-         notes = nullif(concat_ws('; ', case when u.pool is null then 'has no user and no device of one' end,
+         notes = nullif(concat_ws('; ',
+           case when u.pool is null then 'has no user and no device of one' end,
            p.how, case when i.phone is null then 'has no phone' else p.problem end,
            case when m.problem is not null then 'its e-mail is no address: left out' end,
            case when w.words > 1 then 'its trigger list became single words' end,
            case when w.is_odd then 'what was no word in its trigger list was left out' end,
-           case when i.status <> lower(btrim(i.status)) then 'its status was spelled otherwise' end), '')
+           case when i.status <> lower(btrim(i.status)) then 'its status was spelled otherwise' end),
+           '')
     from pg_temp.legacy_leads as i
     left join pg_temp.legacy_users as u using (user_id)
     left join pg_temp.legacy_phones as p on p.written = i.phone
@@ -168,7 +170,8 @@ begin
    where i.id = l.id;
   -- An e-mail that two phones share stays with the lead that changed last.
   update pg_temp.legacy_leads as l
-     set email = null, notes = concat_ws('; ', l.notes, 'its e-mail belongs to another phone: left out')
+     set email = null,
+         notes = concat_ws('; ', l.notes, 'its e-mail belongs to another phone: left out')
     from (select i.id, first_value(i.e164) over (
                    partition by i.pool, lower(i.email)
                    order by i.e164 is null, i.updated_at desc nulls last, i.id) as owner,
@@ -216,7 +219,7 @@ begin
      set target = q.sequence_id, pool = q.pool, e164 = p.phone,
          step = coalesce(k.number, d.number), status = lower(btrim(i.status)),
          outcome = case when r.reason is not null then 'refused' end,
-         notes = nullif(concat_ws('; ', r.reason, p.how,
+         notes = coalesce(r.reason, nullif(concat_ws('; ', p.how,
            case when i.status <> lower(btrim(i.status)) then 'its status was spelled otherwise' end,
            case when i.status is null then 'it had no status' end,
            case when k.number is null and d.number is not null
@@ -230,7 +233,7 @@ begin
                  and lower(btrim(i.status)) in ('active', 'processing')
                 then 'a claim that nobody works on was released' end,
            case when lower(btrim(i.status)) in ('failed', 'sequence_failed')
-                then 'that it failed says nothing of the contact' end), '')
+                then 'that it failed says nothing of the contact' end), ''))
     from pg_temp.legacy_sequence_contacts as i
     left join pg_temp.legacy_sequences as s on s.id = i.sequence_id
     left join pgdrip.adoptions as a on a.legacy_table = 'sequences' and a.legacy_id = s.id
@@ -275,13 +278,13 @@ begin
          -- Never earlier than it can have been: what follows must not come too early.
          at = least(p_now, greatest(coalesce(i.sent_at, i.scheduled_at), i.created_at)),
          outcome = case when r.reason is not null then 'refused' end,
-         notes = nullif(concat_ws('; ', r.reason, p.how,
+         notes = coalesce(r.reason, nullif(concat_ws('; ', p.how,
            case when i.status <> w.word then 'its status was spelled otherwise' end,
            case when w.word in ('sent', 'success') and i.sent_at is null
                 then 'it was sent without a time' end,
            case when i.sent_at > p_now then 'it was sent in the future: taken as now' end,
            case when i.sent_at < i.created_at
-                then 'it was sent before it was created: taken as then' end), '')
+                then 'it was sent before it was created: taken as then' end), ''))
     from pg_temp.legacy_broadcast_messages as i
     left join pg_temp.legacy_sequences as s on s.id = i.sequence_id
     left join pgdrip.adoptions as a on a.legacy_table = 'sequences' and a.legacy_id = s.id
@@ -313,13 +316,13 @@ begin
   -- By the text or else the media, where only one step of the sequence has it.
   update pg_temp.legacy_broadcast_messages as m
      set step = k.number, notes = concat_ws('; ', m.notes, 'its step was found by the text')
-    from (select x.target_sequence, x.said, min(x.number) as number
-            from (select s.sequence_id as target_sequence, s.number, pgdrip.legacy_text(t.said) as said
+    from (select x.sequence_id, x.said, min(x.number) as number
+            from (select s.sequence_id, s.number, pgdrip.legacy_text(t.said) as said
                     from pg_temp.legacy_sequence_steps as s,
                          unnest(array[s.content, s.message_text, s.caption, s.media_url]) as t(said)
                    where s.number is not null and not pgdrip.is_blank(t.said)) as x
            group by 1, 2 having count(distinct x.number) = 1) as k
-   where k.target_sequence = m.sequence_id
+   where k.sequence_id = m.sequence_id
      and k.said = pgdrip.legacy_text(case when pgdrip.is_blank(m.content) then m.media_url
                                           else m.content end)
      and m.step is null and m.outcome is null and m.proof <> 'none';

@@ -86,8 +86,10 @@ STEPS: LiteralString = """
            s.message_text, s.caption, s.media_url, s.time_schedule,
            exists (select from pgdrip.adoptions as a
                     where a.legacy_table = 'sequence_steps' and a.legacy_id = s.id
-                      and a.outcome <> 'refused') as is_done
+                      and (a.outcome <> 'refused' or q.outcome <> 'refused')) as is_done
       from pg_temp.legacy_sequence_steps as s
+      left join pgdrip.adoptions as q
+             on q.legacy_table = 'sequences' and q.legacy_id = s.sequence_id
      order by s.day_number, s.id
 """
 CHUNK = 20_000  # phones in one call, rows of an account in one answer
