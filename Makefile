@@ -13,8 +13,9 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
 
+# All tests, or those of TESTS="tests/sql tests/test_seeds.py".
 test: .venv/.installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest $(TESTS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
