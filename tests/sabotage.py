@@ -59,7 +59,7 @@ create function pgdrip.report(
 begin
   return query
     with told as materialized (
-      select i.*, d.lease_until > pgdrip.clock() as is_in_time
+      select i.*, coalesce(d.lease_until > pgdrip.clock(), false) as is_in_time
         from unnest(p_enrollments, p_tokens, p_outcomes, p_codes)
                as i(enrollment_id, token, outcome, code)
         left join pgdrip.due as d using (enrollment_id, token))

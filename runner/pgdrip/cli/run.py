@@ -41,6 +41,7 @@ def _short(ctx: click.Context, param: click.Parameter, name: str | None) -> str 
 )
 @click.option(
     "--channel",
+    "--channels",
     "channels",
     multiple=True,
     help="Channel to serve; may be given several times.  [default: all installed]",
