@@ -27,7 +27,14 @@ T = TypeVar("T")
 Db = psycopg.Connection[Any]
 
 # Methods that are no function of the database, and those in which a name differs.
-NO_FUNCTION = {"close", "connect", "database_id", "transaction", "wake_in"}
+NO_FUNCTION = {"close", "connect", "database_id", "transaction", "wake_in"} | {
+    "ask",
+    "rejected_lines",
+    "savepoint",
+    "staging",
+    "stream",
+    "tallied",
+}
 
 
 def call(

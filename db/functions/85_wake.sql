@@ -77,8 +77,9 @@ begin
     v_month := v_month + interval '1 month';
   end loop;
   return v_created;
--- Who reads the history at length is not waited for: everybody would stand in line.
-exception when lock_not_available then
+-- Who reads the history at length is not waited for: everybody would stand in line. Events
+-- of a month that came in meanwhile stay where they are.
+exception when lock_not_available or check_violation then
   return 0;
 end
 $$;
