@@ -22,6 +22,7 @@ from pgdrip.contacts import CHUNK, import_csv
 from pgdrip.engine import Engine
 
 PASSWORD = "hunter2"
+LOGIN = f"me:{PASSWORD}"
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_without_a_database_named_nothing_is_tried() -> None:
 
 
 def test_a_connection_string_that_cannot_be_read_is_not_repeated() -> None:
-    result = invoke("check", PGDRIP_DSN=f"postgresql://me:{PASSWORD}@[x")
+    result = invoke("check", PGDRIP_DSN=f"postgresql://{LOGIN}@[x")
     assert told(result, 3).startswith("the connection string cannot be read")
     assert PASSWORD not in result.output
 

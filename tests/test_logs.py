@@ -11,6 +11,7 @@ import pytest
 from pgdrip import logs
 
 PASSWORD = "hunter2"
+LOGIN, MASKED_LOGIN = f"user:{PASSWORD}", "user:…"
 
 
 @pytest.fixture(autouse=True)
@@ -123,8 +124,8 @@ def test_tracebacks_are_masked() -> None:
         ("<jane@example.com>", "<j…@example.com>"),
         ("host=db password=hunter2 user=x", "host=db password=… user=x"),
         (
-            f"postgresql://user:{PASSWORD}@db.example/x",
-            "postgresql://user:…@db.example/x",
+            f"postgresql://{LOGIN}@db.example/x",
+            f"postgresql://{MASKED_LOGIN}@db.example/x",
         ),
     ],
 )
