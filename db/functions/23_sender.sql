@@ -203,6 +203,11 @@ begin
     v_outcome := 'changed';
   end if;
   if v_outcome <> 'unchanged' then
+    if v_new.group_id is distinct from v_old.group_id then
+      perform pgdrip.recall(array(
+        select w.enrollment_id from pgdrip.group_waits as w
+          join pgdrip.due as d using (enrollment_id) where d.sender_id = v_old.sender_id));
+    end if;
     insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
     perform pgdrip.forget_wheels(array[v_old.pool], null);
     perform pgdrip.adopt(1000);

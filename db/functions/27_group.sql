@@ -1,5 +1,6 @@
 -- Groups: senders that share the limits of one account. A claim locks a group like a sender;
--- whatever somebody else has locked is skipped. Writes sender_groups, group_contacts.
+-- whatever somebody else has locked is skipped. Writes sender_groups, group_contacts,
+-- group_waits, and due where a step is put off or recalled.
 
 create or replace function pgdrip.group_named(p_group text, p_place text)
   returns bigint
@@ -64,6 +65,28 @@ $$;
 
 comment on function pgdrip.read_group(jsonb) is 'Private: a group definition, checked; MD008';
 
+create or replace function pgdrip.recall(p_enrollments bigint[])
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A step that is claimed or has moved on since is not one that waits.
+  update pgdrip.due as d set due_at = w.due_at
+    from pgdrip.group_waits as w
+   where d.enrollment_id = any (array(
+           select x.enrollment_id from pgdrip.due as x
+            where x.enrollment_id = any (p_enrollments) and x.lease_until is null
+            order by x.enrollment_id for update skip locked))
+     and w.enrollment_id = d.enrollment_id and d.due_at = w.waits_until;
+  delete from pgdrip.group_waits as w where w.enrollment_id = any (p_enrollments);
+end
+$$;
+
+comment on function pgdrip.recall(bigint[]) is
+  'Private: what was put off for its group is due again as it was; the caller wakes the senders';
+
 create or replace function pgdrip.apply_group(p_definition jsonb)
   returns text
   language plpgsql
@@ -106,6 +129,10 @@ begin
          is distinct from (v_new.rate, v_new.per, v_new.distinct_contacts_per_day);
   if not found and v_outcome = 'changed' then
     return 'unchanged';
+  end if;
+  if v_new.distinct_contacts_per_day <= v_old.distinct_contacts_per_day is not true then
+    perform pgdrip.recall(array(
+      select w.enrollment_id from pgdrip.group_waits as w where w.group_id = v_old.group_id));
   end if;
   insert into pgdrip.wakes (sender_id, due_at)
   select s.sender_id, v_now from pgdrip.senders as s where s.group_id = v_old.group_id;
@@ -235,6 +262,16 @@ begin
   end if;
   v_full := array(select t from pgdrip.triage_groups(p_enrollments, p_now) as t);
   v_locked := pgdrip.lock_for_triage(v_full);
+  insert into pgdrip.group_waits as w (enrollment_id, group_id, due_at, waits_until)
+  select d.enrollment_id, s.group_id, d.due_at, t.until
+    from unnest(v_full) as t
+    join pgdrip.due as d using (enrollment_id)
+    join pgdrip.senders as s on s.sender_id = d.sender_id
+   where t.enrollment_id = any (v_locked)
+  on conflict (enrollment_id) do update
+    set group_id = excluded.group_id, waits_until = excluded.waits_until,
+        due_at = case when excluded.due_at = w.waits_until then w.due_at
+                      else excluded.due_at end;
   perform from pgdrip.settle(array(
     select pgdrip.triage_settlement(t) from unnest(v_full) as t
      where t.enrollment_id = any (v_locked)), p_now);

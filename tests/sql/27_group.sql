@@ -117,15 +117,35 @@ select is(pg_temp.go(), 0::bigint, 'the day of a contact counts from the last me
 select pg_temp.wait('4 hours');
 select is(pg_temp.go(), 4::bigint, 'a day later four others have their turn');
 select is(pgdrip.apply_group('{"name": "distinct", "distinct_contacts_per_day": 5}'), 'changed', 'room for one more');
+select is(pg_temp.go(), 1::bigint, 'is taken at once');
 select pg_temp.wait('2 hours');
-select is(pg_temp.go(), 4::bigint, 'those of the day go on');
+select is(pg_temp.go(), 5::bigint, 'those of the day go on');
 select is((select sum(c) from pgdrip.sender_groups as g, unnest(g.contact_counts) as c
-            where g.name = 'distinct'), 4::bigint, 'each contact is counted once, while the window holds it');
+            where g.name = 'distinct'), 5::bigint, 'each contact is counted once, while the window holds it');
 select pgdrip.maintain();
-select is((select count(*) from pgdrip.group_contacts), 4::bigint, 'maintain keeps whom the window holds');
+select is((select count(*) from pgdrip.group_contacts), 5::bigint, 'maintain keeps whom the window holds');
 select pg_temp.wait('100 hours');
 select pgdrip.maintain();
 select is_empty('select from pgdrip.group_contacts', 'and forgets the others');
+
+-- What was put off comes back when there is more room
+
+select pg_temp.stage('{"name": "raised", "distinct_contacts_per_day": 4}', 2, 10);
+select is(pg_temp.go(), 4::bigint, 'four of ten go');
+select pg_temp.wait('1 minute');
+select pgdrip.apply_group('{"name": "raised", "distinct_contacts_per_day": 3}');
+select is(pg_temp.go(), 0::bigint, 'a lower number lets nobody go');
+select pgdrip.apply_group('{"name": "raised", "distinct_contacts_per_day": 6}');
+select is((select count(*) from pgdrip.due where step = 1 and due_at < pgdrip.clock()), 6::bigint,
+  'a higher one makes the others due as they were');
+select is(pg_temp.go(), 2::bigint, 'and takes effect at the next claim');
+select pgdrip.apply_group('{"name": "raised", "rate": 1000, "per": "1 hour"}');
+select is(pg_temp.go(), 4::bigint, 'so does taking the limit away');
+select is_empty('select from pgdrip.group_waits', 'then nobody waits');
+select pg_temp.stage('{"name": "left", "distinct_contacts_per_day": 4}', 1, 10);
+select is(pg_temp.go(), 4::bigint, 'the only sender of a full group');
+select pgdrip.apply_sender('{"name": "left1", "pool": "left", "channel": "log"}');
+select is(pg_temp.go(), 6::bigint, 'that leaves it sends what it was kept from');
 
 -- Both, at random times
 
