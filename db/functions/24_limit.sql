@@ -65,7 +65,17 @@ create or replace function pgdrip.slot_at(p_at timestamptz, p_seconds double pre
 return floor(date_part('epoch', p_at) * 24 / p_seconds)::bigint;
 
 comment on function pgdrip.slot_at(timestamptz, double precision) is
-  'Number of the slot that an instant falls in, for a window of so many seconds; a day''s is 86410, the 10 s between claim and send included';
+  'Number of the slot that an instant falls in, for a window of so many seconds';
+
+create or replace function pgdrip.day_span()
+  returns double precision
+  language sql
+  immutable
+  parallel safe
+return 86410;
+
+comment on function pgdrip.day_span() is
+  'Seconds that the slots of a day cover: 24 hours and the 10 s between claim and send';
 
 create or replace function pgdrip.slot_counts(p_counts integer[], p_slot bigint, p_now_slot bigint)
   returns integer[]
@@ -167,7 +177,7 @@ begin atomic
                  date_part('epoch', p_sender.tat - p_now) * 1e6))::bigint, s.spacing)) end,
              case when p_sender.rate_per_day is not null
                   then p_sender.rate_per_day - pgdrip.slot_sum(
-                    p_sender.day_counts, p_sender.day_slot, pgdrip.slot_at(p_now, 86410)) end,
+                    p_sender.day_counts, p_sender.day_slot, pgdrip.slot_at(p_now, pgdrip.day_span())) end,
              case when p_sender.gap_max > interval '0' or p_sender.health = 'down' then 1 end))
          end
     from (select pgdrip.hourly_rate(p_sender, p_now) as rate) as r
@@ -203,7 +213,7 @@ begin atomic
                           + random() * (p_sender.gap_max - p_sender.gap_min))::double precision)
                    end) end as tat offset 0) as t
    cross join lateral (
-     select greatest(pgdrip.slot_at(p_now, 86410), p_sender.day_slot) as slot offset 0) as w
+     select greatest(pgdrip.slot_at(p_now, pgdrip.day_span()), p_sender.day_slot) as slot offset 0) as w
    cross join lateral (
      select pgdrip.slot_counts(p_sender.day_counts, p_sender.day_slot, w.slot) as old offset 0) as o
    cross join lateral (
@@ -211,7 +221,7 @@ begin atomic
    cross join lateral (
      select greatest(t.tat - make_interval(secs => (coalesce(b.burst, 1) - 1) * s.seconds),
        case when p_sender.rate_per_day is not null then pgdrip.slots_free_at(
-              d.counts, d.slot, 86410, p_sender.rate_per_day, p_now) end,
+              d.counts, d.slot, pgdrip.day_span(), p_sender.rate_per_day, p_now) end,
        case when r.rate = 0 then p_now + interval '1 hour' end,
        case when p_sender.health = 'down' and p_count > 0
             then p_now + pgdrip.probe_wait(

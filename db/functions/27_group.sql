@@ -188,13 +188,13 @@ create or replace function pgdrip.triage_groups(p_enrollments bigint[], p_now ti
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_slot bigint := pgdrip.slot_at(p_now, 86410);
+  v_slot bigint := pgdrip.slot_at(p_now, pgdrip.day_span());
 begin
   -- New to the group is a contact it did not write to in the window; the first of a day's
   -- new ones have room, the others wait until a slot of old ones has passed.
   return query
     select r.enrollment_id, r.sender_id, 'group_full', pgdrip.slots_free_at(
-             pgdrip.add_to_first(k.counts, k.room), v_slot, 86410,
+             pgdrip.add_to_first(k.counts, k.room), v_slot, pgdrip.day_span(),
              g.distinct_contacts_per_day, p_now)
       from (select w.enrollment_id, w.sender_id, w.group_id, sum(w.is_first::integer) over (
                      partition by w.group_id order by w.first_ord) as place
@@ -292,7 +292,7 @@ create or replace function pgdrip.charge_groups(p_enrollments bigint[], p_now ti
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_slot bigint := pgdrip.slot_at(p_now, 86410);
+  v_slot bigint := pgdrip.slot_at(p_now, pgdrip.day_span());
 begin
   if not exists (select from pgdrip.sender_groups) then
     return;

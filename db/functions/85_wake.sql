@@ -113,7 +113,7 @@ begin
                       where w.sender_id = s.sender_id and w.due_at <= f.due_at);
   get diagnostics v_out.hints_repaired = row_count;
   delete from pgdrip.group_contacts as k
-   where k.day_slot < pgdrip.slot_at(p_now, 86410) - 25;
+   where k.day_slot < pgdrip.slot_at(p_now, pgdrip.day_span()) - 25;
   delete from pgdrip.group_waits as w where w.waits_until < p_now - interval '48 hours';
   delete from pgdrip.receipts as r where r.at < p_now - interval '720 hours';
   get diagnostics v_out.receipts_pruned = row_count;

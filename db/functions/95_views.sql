@@ -199,8 +199,8 @@ create or replace view pgdrip.sender_load as
    cross join pgdrip.senders as s
     left join pgdrip.sender_groups as g using (group_id)
    cross join lateral (
-      select pgdrip.slot_counts(s.day_counts, s.day_slot, pgdrip.slot_at(k.now, 86410)) as counts,
-             mod(extract(epoch from k.now) * 24 / 86410, 1) as passed offset 0) as c
+      select pgdrip.slot_counts(s.day_counts, s.day_slot, pgdrip.slot_at(k.now, pgdrip.day_span())) as counts,
+             mod((extract(epoch from k.now) * 24 / pgdrip.day_span())::numeric, 1) as passed offset 0) as c
    cross join lateral (
       select case when s.is_limited
                   then ceil(c.counts[1] + c.counts[2] * (1 - c.passed))::bigint end as hour,
