@@ -201,6 +201,13 @@ def test_connections_are_reused(kind: Kind) -> None:
     assert asyncio.run(main()) == (1, 5)
 
 
+@pytest.mark.parametrize("code", [[1], {"a": 1}, 1.5, True, None])
+@pytest.mark.parametrize("name", ["gowa", "whatsapp_cloud", "twilio"])
+def test_a_code_that_is_none_is_the_status(name: str, code: object) -> None:
+    said = {"code": code, "message": "no", "error": {"code": code, "message": "no"}}
+    assert KINDS[name].send(answer(400, said)) == Failed("http_400", "no")
+
+
 # Secrets
 
 

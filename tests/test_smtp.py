@@ -528,6 +528,9 @@ def test_a_password_the_server_repeats_is_masked(secret: dict[str, str]) -> None
     script = Script(has_login=True, at={"MAIL": f"550 {PASSWORD} is bad"})
     outcome, _ = send(script, config=secret)
     assert outcome == Failed("mail_550", "550 … is bad")
+    script = Script(has_login=True, at={"END": f"354 {PASSWORD} is bad"})
+    outcome, _ = send(script, config=secret)
+    assert outcome == Uncertain("no reply to the final dot: 354 … is bad")
 
 
 def test_a_server_that_takes_no_login_where_one_is_asked_for_blames_the_sender(

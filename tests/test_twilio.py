@@ -183,6 +183,13 @@ def test_a_message_that_failed_at_once_failed() -> None:
     assert outcome == Failed("30007", "spam")
 
 
+def test_a_message_with_a_sid_was_taken_whatever_its_status_looks_like() -> None:
+    outcome, _ = send(
+        TwilioChannel(), answer(201, QUEUED | {"status": ["?"]}), config=CONFIG
+    )
+    assert outcome == Sent(QUEUED["sid"])
+
+
 # Probes
 
 
@@ -264,6 +271,7 @@ def test_a_message_that_is_not_in_the_list_was_not_sent(others: list[object]) ->
         [{}],
         ["?"],
         [one(sid=None)],
+        [one(direction=None, body="Hi Zoe")],
         [one(NOW + timedelta(hours=2), sid=f"SM{n}") for n in range(PAGE)],
     ],
 )

@@ -213,7 +213,15 @@ def test_a_number_that_may_not_be_used_is_down(code: int) -> None:
     assert health == Down("no")
 
 
-@pytest.mark.parametrize("step", [answer(500), answer(400, {"error": {"code": 2}})])
+@pytest.mark.parametrize(
+    "step",
+    [
+        answer(500),
+        answer(400, {"error": {"code": 2}}),
+        answer(400, {"error": {"code": [190]}}),
+        answer(400, {"error": {"code": False}}),
+    ],
+)
 def test_an_unclear_answer_tells_nothing_of_the_number(step: Step) -> None:
     health, _ = probe(step)
     assert isinstance(health, Unknown)

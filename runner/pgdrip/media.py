@@ -33,6 +33,7 @@ PAGES = frozenset({"text/html", "application/xhtml+xml"})
 UNTYPED = frozenset({"application/octet-stream", "binary/octet-stream", ""})
 PASSING = frozenset({408, 425, 429})
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291; nothing else is given out
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in GLOBAL_UNICAST:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

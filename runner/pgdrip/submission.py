@@ -231,9 +231,8 @@ class Session:
         if code // 100 in (4, 5):
             raise _refusal("data", code, _words(text))
         self.close()
-        return Uncertain(
-            f"no reply to the final dot: {code} {_words(text)}"[:DETAIL_LIMIT]
-        )
+        told = f"no reply to the final dot: {code} {_words(text)}"
+        return Uncertain(self._masked(told))
 
     def _expect(self, stage: Stage, reply: _Reply, digit: int) -> None:
         """Go on after a reply that begins with this digit only; none begins with 9."""
@@ -245,13 +244,17 @@ class Session:
         raise smtplib.SMTPServerDisconnected("nonsense")
 
     def _failed(self, refused: Refused) -> Failed:
-        """The failure, without a password the server may have repeated."""
+        """The failure, and no connection that must not be used again."""
         if refused.stage == "connect" or refused.code.endswith("_421"):
-            self.close()  # one half opened must not be used again
+            self.close()
+        return Failed(refused.code, self._masked(refused.detail))
+
+    def _masked(self, detail: str) -> str:
+        """The detail, without a password the server may have repeated."""
         password, name = self.server.password, self.server.username
         plain = b64encode(f"\0{name}\0{password}".encode()).decode()
         known = (password, plain, b64encode(password.encode()).decode())
-        return Failed(refused.code, mask(refused.detail, known)[:DETAIL_LIMIT])
+        return mask(detail, known)[:DETAIL_LIMIT]
 
 
 def _refusal(stage: Stage, code: int, text: str) -> Refused:

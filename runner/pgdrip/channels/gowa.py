@@ -77,7 +77,7 @@ class GowaChannel(HttpChannel):
             found = results.get("message_id") if isinstance(results, dict) else None
             return Sent(found[:ID_LIMIT] if isinstance(found, str) and found else None)
         failed = reply.failed(code if _is_code(code) else None, answer.get("message"))
-        if reply.is_success or code in AMBIGUOUS:
+        if reply.is_success or failed.code in AMBIGUOUS:
             return Uncertain(f"{failed.code}: {failed.detail}")
         if code == SUSPECT and message.attempt >= LOOK_UPS:
             return reply.failed(f"{SUSPECT}_AGAIN", answer.get("message"))

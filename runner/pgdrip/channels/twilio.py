@@ -58,7 +58,7 @@ from pgdrip.engine import ClaimedMessage, KnownSender, UncertainSend
 from pgdrip.secrets import resolve
 
 API = "https://api.twilio.com"
-AMBIGUOUS = frozenset({20500})
+AMBIGUOUS = frozenset({"20500"})
 LOST = frozenset({"failed", "undelivered", "canceled"})
 PAGE = 100  # messages of one list
 SKEW = timedelta(minutes=5)  # between the clocks of Twilio and the database
@@ -89,7 +89,7 @@ class TwilioChannel(HttpChannel):
                 return Uncertain("accepted without a sid")
             return _fate(answer)
         failed = reply.failed(answer.get("code"), answer.get("message"))
-        if answer.get("code") in AMBIGUOUS:
+        if failed.code in AMBIGUOUS:
             return Uncertain(f"{failed.code}: {failed.detail}")
         return failed
 
@@ -139,17 +139,18 @@ def _found(message: UncertainSend, begun_at: datetime, listed: list[Any]) -> Ans
             break
         if at > begun_at + WITHIN or item["sid"] in message.known_ids:
             continue
-        if str(item.get("direction", "")).startswith("outbound"):
-            strangers += 1
-            if message.body and item.get("body") == message.body:
-                return _fate(item)
+        if item.get("direction") == "inbound":
+            continue
+        strangers += 1
+        if message.body and item.get("body") == message.body:
+            return _fate(item)
     if strangers:
         return Uncertain("other messages went to that number at that time")
     return NotSent() if reached else Uncertain("too many messages to that number")
 
 
 def _fate(item: dict[str, Any]) -> Sent | Failed:
-    if item.get("status") in LOST:
+    if str(item.get("status")) in LOST:
         code = item.get("error_code") or f"status_{item['status']}"
         return Failed(str(code), str(item.get("error_message") or ""))
     return Sent(str(item["sid"])[:ID_LIMIT])

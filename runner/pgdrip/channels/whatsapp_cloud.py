@@ -46,7 +46,7 @@ VERSION = "v23.0"
 SUSPECT = "131026"
 LOOK_UPS = 3  # attempts, then an undeliverable number is believed to be one
 USABLE = frozenset({"CONNECTED", "FLAGGED"})
-BLAMED = frozenset({0, 3, 10, 33, 190, 368, 131031, *range(200, 300)})
+BLAMED = frozenset(map(str, (0, 3, 10, 33, 190, 368, 131031, *range(200, 300))))
 
 
 class WhatsappCloudChannel(HttpChannel):
@@ -83,12 +83,12 @@ class WhatsappCloudChannel(HttpChannel):
 
 def _health(reply: Reply) -> Health:
     error = reply.json().get("error")
-    if isinstance(error, dict) and error.get("code") in BLAMED:
+    if isinstance(error, dict) and str(error.get("code")) in BLAMED:
         return Down(_words(error))
     if not reply.is_success:
         return health_of(reply)
     status = reply.json().get("status", "CONNECTED")
-    return Up() if status in USABLE else Down(f"the number is {status}")
+    return Up() if str(status) in USABLE else Down(f"the number is {status}")
 
 
 def _request(
