@@ -168,9 +168,10 @@ class Sends:
     def begun(self, granted: Iterable[int]) -> int:
         """begin_send() granted these tokens of those last asked for; how many it
         refused. One asked for before may be begun there by a call whose answer was
-        lost, but was never sent."""
+        lost, but was never sent; one that came while it was asked is still to ask."""
         tokens = set(granted)
-        asked, self.beginning = self.beginning, []
+        asked = [one for one in self.beginning if one.asked]
+        self.beginning = [one for one in self.beginning if not one.asked]
         for one in asked:
             token = one.message.token
             if token in tokens:
@@ -191,9 +192,10 @@ class Sends:
 
     def abandon(self) -> list[int]:
         """Cancel every send without an outcome; their tokens."""
-        for _, task in self._sending.values():
+        sending, self._sending = self._sending, {}
+        for _, task in sending.values():
             task.cancel()
-        return list(self._sending)
+        return list(sending)
 
     async def _send(self, one: Claimed) -> None:
         message, began_at = one.message, monotonic()
