@@ -90,7 +90,11 @@ def twilio(form: Mapping[str, str], query: str = "") -> Request:
 
 
 def webhook(
-    body: bytes | dict[str, Any], message: str = "msg_1", *, age: float = 0
+    body: bytes | dict[str, Any],
+    message: str = "msg_1",
+    *,
+    age: float = 0,
+    secret: str = SECRETS["HOOK_SECRET"],
 ) -> Request:
     """Signed by the official library."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -99,9 +103,7 @@ def webhook(
         "Content-Type": JSON,
         "webhook-id": message,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": StandardWebhook(SECRETS["HOOK_SECRET"]).sign(
-            message, at, raw.decode()
-        ),
+        "webhook-signature": StandardWebhook(secret).sign(message, at, raw.decode()),
     }
     return Request("/hooks/webhook", raw, headers)
 

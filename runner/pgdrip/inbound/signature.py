@@ -7,9 +7,9 @@ from collections.abc import Iterable
 HUB_HEADER = "x-hub-signature-256"
 
 
-def matches(expected: Iterable[bytes], given: bytes) -> bool:
-    """Whether `given` is one of the expected signatures; looks at each of them."""
-    return sum(hmac.compare_digest(one, given) for one in expected) > 0
+def matches(some: Iterable[bytes], signature: bytes) -> bool:
+    """Whether it is one of some signatures; looks at each of them."""
+    return sum(hmac.compare_digest(one, signature) for one in some) > 0
 
 
 def hub_signature(keys: Iterable[bytes], body: bytes, given: str) -> str | None:
