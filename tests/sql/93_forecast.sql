@@ -78,8 +78,8 @@ select pg_temp.agrees('fleet', 40, 'many, whose later steps queue behind first o
 select pg_temp.people('fleet', 30);
 select pg_temp.agrees('fleet', 30, 'behind others that wait there');
 
-select pg_temp.pool('gap', '[{"gap_min": "2 minutes", "gap_max": "6 minutes"}]', '[{"day": 1, "body": "1"}]');
-select pg_temp.agrees('gap', 20, 'a sender with a gap');
+select pg_temp.pool('gap', '[{"gap_min": "3 minutes", "gap_max": "5 minutes"}]', '[{"day": 1, "body": "1"}]');
+select pg_temp.agrees('gap', 100, 'a sender with a gap, whose jitter evens out');
 select pg_temp.pool('day', '[{"rate_per_hour": 30, "rate_per_day": 20}]', '[{"day": 1, "body": "1"}]');
 select pg_temp.agrees('day', 50, 'a sender with a daily limit');
 select pg_temp.pool('ramp', '[{"rate_per_hour": 80, "ramp": {"1": 1, "2": 4}}]', '[{"day": 1, "body": "1"}]');
