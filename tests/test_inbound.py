@@ -362,6 +362,20 @@ def test_an_old_secret_is_believed_beside_the_new_one(
         assert served.post(signed).status == 200
 
 
+def test_two_who_sign_may_give_their_webhooks_the_same_id(
+    dsn: str, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "OTHER", other := "whsec_" + b64encode(b"o" * 12 + b"k" * 12).decode()
+    )
+    settings = hooks.settings(dsn, webhook_secrets=("HOOK_SECRET", "OTHER"))
+    stop = {"type": "stop", "address": PHONE}
+    with hooks.served(create_app(settings)) as served:
+        assert served.post(hooks.webhook({"type": "none"}, "1")).status == 200
+        assert served.post(hooks.webhook(stop, "1", secret=other)).status == 200
+    assert is_suppressed(db)
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "body"),
     [
@@ -561,6 +575,8 @@ def test_the_key_of_signed_webhooks_is_base64_nobody_has_published(
         ({"public_url": "hooks.example.com"}, "no usable public URL"),
         ({"public_url": "https://user:word@hooks.example.com"}, "no usable public URL"),
         ({"public_url": "https://hooks.example.com/?a=b"}, "no usable public URL"),
+        ({"public_url": "https://hooks.example.com:99999"}, "no usable public URL"),
+        ({"public_url": "https://[::1"}, "no usable public URL"),
         ({"whatsapp_verify_token": None}, "needs a verify token"),
     ],
 )
@@ -596,6 +612,8 @@ def test_other_routes_are_served_beside_the_webhooks(dsn: str) -> None:
     ("options", "code", "reason"),
     [
         ("--address 8080", 2, "not host:port"),
+        ("--address localhost:70000", 2, "not host:port"),
+        ("--address [::1]:", 2, "not host:port"),
         ("--rate 0", 2, "not in the range"),
         ("--connections 0", 2, "not in the range"),
         ("--twilio-secret TWILIO_SECRET", 3, "no usable public URL"),

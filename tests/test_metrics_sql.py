@@ -95,6 +95,7 @@ def test_samples_of_one_name_stand_together_under_one_head() -> None:
         {"Forwarded": "for=192.0.2.1"},
         {"X-Real-Ip": "127.0.0.1"},
         {"Host": "rebound.example.com"},
+        {"Host": "["},
     ],
     ids=str,
 )

@@ -9,22 +9,11 @@ import click
 
 from pgdrip import daemon, logs
 from pgdrip.cli.database import database
+from pgdrip.cli.types import ADDRESS
 from pgdrip.settings import Settings
 
 NAME_LIMIT = 63  # bytes; what the database takes
 DEFAULT = Settings()
-
-
-def _address(
-    ctx: click.Context, param: click.Parameter, text: str | None
-) -> tuple[str, int] | None:
-    """host:port; an IPv6 host in brackets."""
-    if text is None:
-        return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"{text!r} is not host:port, such as 127.0.0.1:8080")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _short(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
@@ -89,7 +78,7 @@ def _short(ctx: click.Context, param: click.Parameter, name: str | None) -> str 
 @click.option(
     "--health-address",
     metavar="HOST:PORT",
-    callback=_address,
+    type=ADDRESS,
     help="Serve /livez, /readyz and /metrics there.",
 )
 @click.option("--once", is_flag=True, help="Stop when nothing is due.")

@@ -8,6 +8,7 @@ import click
 
 from pgdrip import logs
 from pgdrip.cli.database import database
+from pgdrip.cli.types import ADDRESS
 from pgdrip.errors import ConfigurationError
 
 
@@ -21,21 +22,13 @@ def _secret(name: str, what: str) -> Callable[[Any], Any]:
     )
 
 
-def _address(
-    context: click.Context, option: click.Parameter, value: str
-) -> tuple[str, int]:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise click.BadParameter("not host:port, such as 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
-
-
 @click.command()
 @click.option(
     "--address",
     default="127.0.0.1:8080",
     show_default=True,
-    callback=_address,
+    type=ADDRESS,
+    metavar="HOST:PORT",
     help="Where to listen; TLS is the reverse proxy's.",
 )
 @click.option("--public-url", metavar="URL", help="How providers reach this server.")

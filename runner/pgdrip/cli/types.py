@@ -60,6 +60,23 @@ class _Span(click.ParamType[timedelta]):
         return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
+class _Address(click.ParamType[tuple[str, int]]):
+    """host:port; an IPv6 host in brackets."""
+
+    name = "address"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(?:\[(.+)\]|(.+)):([0-9]{1,5})", value)
+        if not found or int(found[3]) > 65535:
+            self.fail(f"{value!r} is not host:port such as 127.0.0.1:80", param, ctx)
+        return found[1] or found[2], int(found[3])
+
+
+ADDRESS = _Address()
 CONTACT = _Contact()
 INSTANT = _Instant()
 SPAN = _Span()

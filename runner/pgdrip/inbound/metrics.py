@@ -85,9 +85,9 @@ def is_local(request: Request) -> bool:
     A proxy on this machine adds a header; a page of the outside whose name was made to
     point here has another Host.
     """
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     is_direct = not any(name in request.headers for name in FORWARDED)
     try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         client = ip_address(request.client.host if request.client else "")
     except ValueError:
         return False

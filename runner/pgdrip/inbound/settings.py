@@ -78,15 +78,24 @@ class Settings:
         url = (self.public_url or "").rstrip("/")
         if not url and needed_by is None:
             return ""
-        parts = urlsplit(url)
-        is_plain = not parts.query and not parts.fragment and "@" not in parts.netloc
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not is_plain:
+        if not _is_plain(url):
             because = f": {needed_by}" if needed_by else ""
             raise ConfigurationError(
                 f"no usable public URL{because}",
                 hint="such as https://hooks.example.com, as the provider reaches it",
             )
         return url
+
+
+def _is_plain(url: str) -> bool:
+    """Whether it has a host, perhaps a port and a path, and nothing else."""
+    try:
+        parts = urlsplit(url)
+        is_reachable = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an odd port or bracket
+        return False
+    is_bare = not parts.query and not parts.fragment and "@" not in parts.netloc
+    return parts.scheme in {"http", "https"} and is_reachable and is_bare
 
 
 def keys(names: Iterable[str]) -> list[bytes]:

@@ -13,20 +13,18 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from pgdrip.errors import ConfigurationError
+from pgdrip.inbound.metrics import is_local
 from pgdrip.inbound.server import is_proxied
 from pgdrip.inbound.settings import keys
 
 COOKIE = "pgdrip_session"
 SESSION_SECONDS = 12 * 3600
 NAME_LIMIT = 100  # characters of a viewer's name
-LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class Access:
             if name is None:
                 return None
             return Viewer(name, self._sign("form", cookie), True, can_leave=True)
-        if self.user_header is None and _is_local(request):
+        if self.user_header is None and is_local(request):
             return Viewer("this machine", self._sign("form", "local"), may_act=False)
         return None
 
@@ -134,14 +132,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _is_local(request: Request) -> bool:
-    """Whether a browser on this machine asked for this machine, by no other's word.
-
-    The Host tells a page of the outside whose name was made to point to 127.0.0.1.
-    """
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    is_direct = not any(name in request.headers for name in FORWARDED)
-    client = request.client.host if request.client else ""
-    return is_direct and host in LOCAL_NAMES and _is_loopback(client)
