@@ -529,6 +529,33 @@ def test_an_unknown_channel_is_refused_with_those_there_are() -> None:
     assert "log" in str(refused.value.hint)
 
 
+class Stubborn(Pigeon):
+    """A channel that does not close as it should."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self._error = error
+
+    async def close(self) -> None:
+        if self._error:
+            raise self._error
+        await asyncio.Event().wait()
+
+
+def test_a_channel_that_does_not_close_is_no_bar_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = asyncio.Event()
+
+    class Last(Pigeon):
+        async def close(self) -> None:
+            closed.set()
+
+    monkeypatch.setattr(channels, "CLOSE_TIMEOUT", 0.01)
+    opened = {"a": Stubborn(ValueError()), "b": Stubborn(), "c": Last()}
+    asyncio.run(channels.close_channels(opened))
+    assert closed.is_set()
+
+
 def test_two_channels_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("pigeon", f"{__name__}:Pigeon"), ("pigeon", "other:Pigeon"))
     with pytest.raises(ConfigurationError, match="two channels are called pigeon"):

@@ -277,7 +277,11 @@ def test_a_secret_that_is_missing_is_the_senders_fault(kind: Kind, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ftp://x", "http://", "no url", "http://u:p@localhost/", 5, None]
+    "url",
+    [
+        *("", "ftp://x", "http://", "no url", "http://u:p@localhost/", 5, None),
+        *("https://a..example/", f"https://{'a' * 64}.example/", "https://xn--/"),
+    ],
 )
 def test_an_address_that_cannot_be_used_is_the_senders_fault(
     kind: Kind, url: object

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdrip.channels.http import Unsendable
+from pgdrip.channels import Unsendable
 from pgdrip.engine import ClaimedMessage
 from pgdrip.errors import ConfigurationError
 from pgdrip.mail import Account, address, compose, read_account

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from mailserver import Authority
-from pgdrip.channels.http import Unsendable
+from pgdrip.channels import Unsendable
 from pgdrip.media import NAME_LIMIT, REDIRECTS, Fetcher, Media, is_public
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -12,6 +12,7 @@ from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -19,10 +20,12 @@ import stage
 from conftest import Clock
 from gateway import Gateway, Step, answer, gateway
 from pgdrip.channels import Failed, NotSent, Sent, Uncertain
+from pgdrip.channels.gowa import GowaChannel
 from pgdrip.cli import main
 from pgdrip.errors import ConfigurationError
 from pgdrip.probe import Probed, probe
 from pgdrip.reconcile import Reconciled, reconcile
+from running import eventually
 from stage import Db
 
 TEXT = "One"
@@ -237,6 +240,33 @@ def test_only_channels_that_can_be_asked_are(world: World) -> None:
         world.run(kept(), channels=["gowa", "log"])
 
 
+class Halt(BaseException):
+    """What no `except Exception` catches."""
+
+
+async def nothing(self: object, about: object) -> None:
+    """An answer that is none."""
+
+
+async def halted(self: object, about: object) -> None:
+    raise Halt
+
+
+async def cancelled(self: object, about: object) -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("reconciled", [nothing, halted, cancelled])
+def test_whatever_else_a_channel_does_leaves_a_send_uncertain(
+    world: World, monkeypatch: pytest.MonkeyPatch, reconciled: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(GowaChannel, "reconcile", reconciled)
+    stage.report(world.db, world.begin("gowa", 2), "uncertain")
+    done, _ = world.run(kept())
+    assert [one.verdict for one in done] == [None, None]
+    assert all(isinstance(one.answer, Uncertain) for one in done)
+
+
 # Probes
 
 
@@ -270,6 +300,17 @@ def test_an_unclear_answer_changes_nothing(world: World) -> None:
     for step in (answer(500), answer(200, "?")):
         [one] = world.probe(step)
         assert (one.change, health(world)) == ("unchanged", "healthy")
+
+
+@pytest.mark.parametrize("probed", [nothing, halted, cancelled])
+def test_whatever_else_a_channel_does_resumes_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, probed: Callable[..., Any]
+) -> None:
+    stage.sender(world.db, channel="gowa", secret="GATEWAY_AUTH")
+    world.probe(devices(False))
+    monkeypatch.setattr(GowaChannel, "probe", probed)
+    [one] = world.probe(devices(True))
+    assert (one.change, health(world)) == ("unchanged", "down")
 
 
 def test_every_sender_is_probed_over_several_pages(
@@ -351,6 +392,36 @@ def test_probe_goes_on_until_it_is_stopped(world: World) -> None:
     changes = [json.loads(one) for one in told.splitlines() if one.startswith("{")]
     assert changes[0]["change"] == "parked"
     assert changes[0]["sender"] == "device-0001"
+
+
+def test_probe_goes_on_after_an_outage(world: World, server: Any) -> None:
+    stage.sender(world.db, channel="gowa", secret="GATEWAY_AUTH")
+    allow = f'alter database "{world.db.info.dbname}" allow_connections '
+
+    async def run() -> tuple[int | None, str]:
+        async with gateway(devices(True)) as made:
+            world.point(made.url)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pgdrip", "probe", "--every", "1"),
+                env={**os.environ, "PGDRIP_DSN": world.dsn},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            assert process.stderr
+            async with asyncio.timeout(30):
+                await eventually(lambda: len(made.ledger) == 1)
+                with psycopg.connect(server.dsn, autocommit=True) as other:
+                    other.execute(allow + "false")
+                    told = await process.stderr.readuntil(b"left out")
+                    other.execute(allow + "true")
+                asked = len(made.ledger)
+                await eventually(lambda: len(made.ledger) > asked)
+                process.send_signal(signal.SIGINT)
+                _, rest = await process.communicate()
+        return process.returncode, (told + rest).decode()
+
+    code, told = asyncio.run(run())
+    assert code == 130, told
+    assert "Traceback" not in told
 
 
 def test_probe_tells_how_each_sender_is(world: World) -> None:

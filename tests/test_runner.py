@@ -205,7 +205,13 @@ def test_an_exception_of_a_channel_is_uncertain_and_stops_nobody_else(
     assert violations(db) == []
 
 
-@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError, MemoryError])
+class Halt(BaseException):
+    """What no `except Exception` catches."""
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit, asyncio.CancelledError, MemoryError, Halt]
+)
 def test_no_exception_of_a_channel_ends_the_runner(
     dsn: str, db: Db, error: type[BaseException]
 ) -> None:

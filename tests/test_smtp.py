@@ -405,6 +405,8 @@ def test_a_name_that_does_not_resolve_is_transient() -> None:
     [
         ({"host": None}, "no host"),
         ({"host": "a b"}, "no host"),
+        ({"host": "a..example"}, "host"),
+        ({"host": "a" * 64}, "host"),
         ({"port": 0}, "port"),
         ({"port": "mail"}, "port"),
         ({"tls": "maybe"}, "tls"),
@@ -547,6 +549,21 @@ def test_a_server_that_takes_no_login_where_one_is_asked_for_blames_the_sender(
     outcome = send_raw(converse, **secret)
     assert isinstance(outcome, Failed)
     assert outcome.code == "sender"
+
+
+def test_a_server_that_offers_no_login_we_know_blames_the_sender(
+    secret: dict[str, str],
+) -> None:
+    async def converse(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"220 hi\r\n")
+        await reader.readline()
+        writer.write(b"250-hi\r\n250 AUTH XOAUTH2\r\n")
+        await reader.read()
+
+    told = "no login: the server offers none of CRAM-MD5, PLAIN and LOGIN"
+    assert send_raw(converse, **secret) == Failed("sender", told)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def refused(code: int, status: int = 400) -> object:
     return send(TwilioChannel(), answer(status, said), config=CONFIG)[0]
 
 
+@pytest.mark.parametrize("code", ["t0ken-t0ken", ["t0ken-t0ken"], {}, "x y", None])
+def test_a_fate_without_a_code_of_twilio_is_told_by_its_status(
+    code: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWILIO_AUTH", "t0ken-t0ken")
+    lost = QUEUED | {"status": "failed", "error_code": code}
+    outcome, _ = send(TwilioChannel(), answer(201, lost), config=CONFIG)
+    assert outcome == Failed("status_failed", "")
+
+
 def probe(step: Step, config: dict[str, Any] = CONFIG) -> tuple[Health, list[Taken]]:
     async def main() -> tuple[Health, list[Taken]]:
         async with gateway(step) as made:

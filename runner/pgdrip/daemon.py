@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable
 
 from pgdrip import health
-from pgdrip.channels import open_channels
+from pgdrip.channels import close_channels, open_channels
 from pgdrip.runner import Runner
 from pgdrip.settings import Settings
 from pgdrip.systemd import Systemd
@@ -61,7 +61,6 @@ async def run(
             await runner.run()
     finally:
         watch.cancel()
-        for channel in opened.values():
-            await channel.close()
+        await close_channels(opened)
     if signal.SIGINT in received:
         raise KeyboardInterrupt

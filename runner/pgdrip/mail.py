@@ -19,7 +19,7 @@ import idna
 from yarl import URL
 
 from pgdrip import unsubscribe
-from pgdrip.channels.http import Unsendable
+from pgdrip.channels import Unsendable
 from pgdrip.engine import ClaimedMessage
 from pgdrip.errors import ConfigurationError
 from pgdrip.media import Media

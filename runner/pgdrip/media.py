@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from pgdrip import __version__
-from pgdrip.channels.http import Unsendable
+from pgdrip.channels import Unsendable
 
 LIMIT = 10 * 1024 * 1024  # bytes
 TIMEOUT = 15.0  # seconds, redirects included

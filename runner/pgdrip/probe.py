@@ -7,24 +7,25 @@ nothing.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pgdrip.channels import (
-    Channel,
     Down,
     Health,
     Probing,
     Unknown,
-    open_channels,
+    Up,
+    answer_to,
+    channels_that,
     storable,
 )
 from pgdrip.engine import Engine, KnownSender
-from pgdrip.errors import ConfigurationError, EngineRefused
+from pgdrip.errors import EngineRefused
 
 PAGE = 500  # senders of one round
 AT_ONCE = 50  # questions
-QUESTION_TIMEOUT = 60.0  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +47,14 @@ async def probe(
 
     Raises ConfigurationError for a channel named that has no way to ask.
     """
-    opened = open_channels(channels)
-    asked = {name: one for name, one in opened.items() if isinstance(one, Probing)}
-    try:
-        if channels is not None and len(asked) < len(opened):
-            raise ConfigurationError(
-                f"nobody can probe {', '.join(sorted(opened.keys() - asked.keys()))}",
-                hint="its senders are parked by what becomes of their messages",
-            )
-        async with await Engine.connect(dsn, writable=True) as engine:
-            return await _probe(engine, asked)
-    finally:
-        await _close(opened)
+    able = channels_that(
+        Probing,  # type: ignore[type-abstract]
+        channels,
+        verb="probe",
+        hint="its senders are parked by what becomes of their messages",
+    )
+    async with able as asked, await Engine.connect(dsn, writable=True) as engine:
+        return await _probe(engine, asked)
 
 
 async def _probe(engine: Engine, channels: Mapping[str, Probing]) -> list[Probed]:
@@ -83,14 +80,11 @@ async def _probe(engine: Engine, channels: Mapping[str, Probing]) -> list[Probed
 async def _ask(
     channel: Probing, sender: KnownSender, free: asyncio.Semaphore
 ) -> Health:
-    try:
-        async with free, asyncio.timeout(QUESTION_TIMEOUT):
-            return await channel.probe(sender)
-    except TimeoutError:
-        return Unknown(f"no answer within {QUESTION_TIMEOUT:g} s")
-    except Exception as error:
-        logger.exception("channel raised", extra={"sender": sender.sender})
-        return Unknown(f"channel raised {type(error).__name__}")
+    question: Callable[[], Awaitable[Health]] = partial(channel.probe, sender)
+    async with free:
+        return await answer_to(
+            question, (Up, Down, Unknown), Unknown, {"sender": sender.sender}
+        )
 
 
 async def _record(engine: Engine, sender: KnownSender, health: Health) -> str:
@@ -106,8 +100,3 @@ async def _record(engine: Engine, sender: KnownSender, health: Health) -> str:
         if error.sqlstate != "MD001":  # deleted meanwhile
             raise
         return "unchanged"
-
-
-async def _close(opened: Mapping[str, Channel]) -> None:
-    for channel in opened.values():
-        await channel.close()

@@ -5,11 +5,11 @@ knows stays uncertain, for the next time, a receipt or an operator.
 """
 
 import asyncio
-import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from pgdrip.channels import (
     Answer,
@@ -18,20 +18,17 @@ from pgdrip.channels import (
     Reconciling,
     Sent,
     Uncertain,
-    open_channels,
-    storable,
+    answer_to,
+    channels_that,
 )
 from pgdrip.engine import Engine, UncertainSend
-from pgdrip.errors import ConfigurationError, EngineRefused
+from pgdrip.errors import EngineRefused
+from pgdrip.results import columns
 
 PAGE = 200  # uncertain sends of one round
 AT_ONCE = 20  # questions
-QUESTION_TIMEOUT = 60.0  # seconds
-KEY_LIMIT, TEXT_LIMIT = 255, 2000  # characters of an id or code, of a detail
 # Longer than any send, so that what is asked about is no longer on its way.
 SETTLED = timedelta(minutes=10)
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +53,14 @@ async def reconcile(
 
     Raises ConfigurationError for a channel named that has no way to ask.
     """
-    opened = open_channels(channels)
-    asked = {name: one for name, one in opened.items() if isinstance(one, Reconciling)}
-    try:
-        if channels is not None and len(asked) < len(opened):
-            raise ConfigurationError(
-                f"nobody can ask {', '.join(sorted(opened.keys() - asked.keys()))}",
-                hint="its gateway tells by receipts, or an operator resolves by hand",
-            )
-        async with await Engine.connect(dsn, writable=True) as engine:
-            return await _reconcile(engine, asked, older_than)
-    finally:
-        for channel in opened.values():
-            await channel.close()
+    able = channels_that(
+        Reconciling,  # type: ignore[type-abstract]
+        channels,
+        verb="ask",
+        hint="its gateway tells by receipts, or an operator resolves by hand",
+    )
+    async with able as asked, await Engine.connect(dsn, writable=True) as engine:
+        return await _reconcile(engine, asked, older_than)
 
 
 async def _reconcile(
@@ -124,14 +116,9 @@ async def _ask_all(
 
 
 async def _ask(channel: Reconciling, message: UncertainSend) -> Answer:
-    try:
-        async with asyncio.timeout(QUESTION_TIMEOUT):
-            return await channel.reconcile(message)
-    except TimeoutError:
-        return Uncertain(f"no answer within {QUESTION_TIMEOUT:g} s")
-    except Exception as error:
-        logger.exception("channel raised", extra={"token": message.token})
-        return Uncertain(f"channel raised {type(error).__name__}")
+    question: Callable[[], Awaitable[Answer]] = partial(channel.reconcile, message)
+    kinds = (Sent, Failed, NotSent, Uncertain)
+    return await answer_to(question, kinds, Uncertain, {"token": message.token})
 
 
 async def _settle(engine: Engine, message: UncertainSend, answer: Answer) -> str | None:
@@ -154,16 +141,11 @@ async def _settle(engine: Engine, message: UncertainSend, answer: Answer) -> str
 
 
 async def _report(engine: Engine, message: UncertainSend, answer: Sent | Failed) -> str:
-    provider_id = code = detail = None
-    if isinstance(answer, Sent):
-        provider_id = storable(answer.provider_id, KEY_LIMIT)
-    else:
-        code = storable(answer.code, KEY_LIMIT)
-        detail = storable(answer.detail, TEXT_LIMIT)
+    outcome, provider_id, code, detail = columns(answer)
     [verdict] = await engine.report(
         [message.enrollment_id],
         [message.token],
-        outcomes=["sent" if isinstance(answer, Sent) else "failed"],
+        outcomes=[outcome],
         provider_ids=[provider_id],
         codes=[code],
         details=[detail],

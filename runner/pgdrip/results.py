@@ -6,12 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from pgdrip.channels import Failed, Outcome, Sent, Uncertain
+from pgdrip.channels import (
+    KEY_LIMIT,
+    TEXT_LIMIT,
+    Failed,
+    Outcome,
+    Sent,
+    Uncertain,
+    storable,
+)
 from pgdrip.engine import ClaimedMessage, Engine, Verdict
 from pgdrip.errors import EngineRefused
-
-ID_LIMIT = 255  # characters of a provider id or code; both are keys of indexes
-TEXT_LIMIT = 2000  # characters of a detail
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +43,20 @@ class Result:
             message.channel,
             message.sender,
             message.step,
-            *_columns(outcome),
+            *columns(outcome),
         )
 
 
-def _columns(outcome: Outcome) -> tuple[str, str | None, str | None, str | None]:
-    """Outcome, provider id, code and detail."""
+def columns(outcome: Outcome) -> tuple[str, str | None, str | None, str | None]:
+    """Outcome, provider id, code and detail, as report() takes them."""
     match outcome:
         case Sent(provider_id):
-            return "sent", _text(provider_id, ID_LIMIT), None, None
+            return "sent", storable(provider_id, KEY_LIMIT), None, None
         case Failed(code, detail):
-            return "failed", None, _text(code, ID_LIMIT), _text(detail)
+            told = storable(detail, TEXT_LIMIT)
+            return "failed", None, storable(code, KEY_LIMIT), told
         case Uncertain(detail):
-            return "uncertain", None, None, _text(detail)
+            return "uncertain", None, None, storable(detail, TEXT_LIMIT)
         case other:  # a channel may return anything
             return "uncertain", None, None, f"channel gave {type(other).__name__}"
 
@@ -106,11 +112,3 @@ def _log(results: Sequence[Result], verdicts: Sequence[Verdict]) -> None:
             told = {"outcome": result.outcome, "code": result.code}
             told |= {"detail": result.detail, "verdict": verdict}
             logger.warning("not sent for certain", extra=fields(result) | told)
-
-
-def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:
-    """Only what the database can store: no NUL, no lone surrogate, not endless."""
-    if value is None:
-        return None
-    text = str(value)[:limit].replace("\0", "")
-    return text.encode("utf-8", "replace").decode()

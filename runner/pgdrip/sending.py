@@ -209,7 +209,9 @@ class Sends:
             outcome = Uncertain(f"no outcome within {self._timeout:g} s")
         except asyncio.CancelledError:
             outcome = Uncertain("cancelled")
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             logger.exception("channel raised", extra=fields(message))
             outcome = Uncertain(f"channel raised {type(error).__name__}")
         # Gone already when the grace period was over first.

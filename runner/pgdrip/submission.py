@@ -151,6 +151,8 @@ class Session:
         except (OSError, smtplib.SMTPException) as error:
             self.close()
             return Failed("transient", f"no connection: {_name(error)}", reached=False)
+        except ValueError:  # from the resolver or TLS, before anything is said
+            return self._failed(Refused("sender", "host is no host name"))
 
     def _opened(self) -> smtplib.SMTP:
         server = self.server
@@ -203,6 +205,11 @@ class Session:
             raise Refused("sender", f"no login: {error}") from None
         except smtplib.SMTPAuthenticationError as error:
             self._expect("connect", (error.smtp_code, error.smtp_error), 9)
+        except smtplib.SMTPException as error:
+            if type(error) is not smtplib.SMTPException:
+                raise
+            told = "no login: the server offers none of CRAM-MD5, PLAIN and LOGIN"
+            raise Refused("sender", told) from None
 
     def _envelope(self, client: smtplib.SMTP, mail: Mail) -> None:
         options = f" SIZE={len(mail.data)}" if client.has_extn("size") else ""

@@ -8,16 +8,35 @@ channel. One instance serves all sends of a process, many at once.
 `probe`; one that can ask what became of a message also has `reconcile`.
 """
 
+import asyncio
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pgdrip.engine import ClaimedMessage, KnownSender, UncertainSend
 from pgdrip.errors import ConfigurationError
 
 GROUP = "pgdrip.channels"
+KEY_LIMIT = 255  # characters of a provider id or code; both are keys of indexes
+TEXT_LIMIT = 2000  # characters of a detail
+QUESTION_TIMEOUT = 60.0  # seconds
+CLOSE_TIMEOUT = 5.0  # seconds
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Unsendable(Exception):
+    """A message that a channel can make nothing of to send: code and detail."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +154,11 @@ class Reference:
 _REFERENCE = re.compile(r"([0-9]{1,18}):([0-9]{1,9})/([0-9]{1,18})")
 
 
-def storable(text: str | None, limit: int) -> str | None:
+def storable(value: object, limit: int) -> str | None:
     """Text as a database takes it: no NUL, no lone surrogate, `limit` characters."""
-    if text is None:
+    if value is None:
         return None
-    return text[:limit].replace("\0", "").encode("utf-8", "replace").decode()
+    return str(value)[:limit].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def as_json(message: ClaimedMessage) -> dict[str, Any]:
@@ -170,6 +189,63 @@ def open_channels(names: Iterable[str] | None = None) -> dict[str, Channel]:
             )
     wanted = sorted(installed) if names is None else list(dict.fromkeys(names))
     return {name: _open(name, installed) for name in wanted}
+
+
+@asynccontextmanager
+async def channels_that(
+    can: type[T], names: Iterable[str] | None, *, verb: str, hint: str
+) -> AsyncIterator[dict[str, T]]:
+    """Those of the named or of all channels that have this ability, until the end.
+
+    Raises ConfigurationError for a channel named that has not.
+    """
+    opened = open_channels(names)
+    try:
+        able: dict[str, T] = {
+            name: one for name, one in opened.items() if isinstance(one, can)
+        }
+        if names is not None and len(able) < len(opened):
+            unable = ", ".join(sorted(opened.keys() - able.keys()))
+            raise ConfigurationError(f"nobody can {verb} {unable}", hint=hint)
+        yield able
+    finally:
+        await close_channels(opened)
+
+
+async def close_channels(opened: Mapping[str, Channel]) -> None:
+    """Close them all; one that raises or does not end is no bar to the others."""
+    for name, channel in opened.items():
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await channel.close()
+        except Exception:
+            logger.exception("channel raised", extra={"channel": name})
+
+
+async def answer_to(
+    question: Callable[[], Awaitable[T]],
+    kinds: tuple[type, ...],
+    unknown: Callable[[str], T],
+    about: Mapping[str, object],
+) -> T:
+    """What a channel answers to probe or reconcile, one of these `kinds`; `unknown`
+    whenever it does anything else. `about` is for the log."""
+    try:
+        async with asyncio.timeout(QUESTION_TIMEOUT):
+            answer = await question()
+    except TimeoutError:
+        return unknown(f"no answer within {QUESTION_TIMEOUT:g} s")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        asked_by = asyncio.current_task()
+        if asked_by and asked_by.cancelling():
+            raise
+        logger.exception("channel raised", extra=dict(about))
+        return unknown(f"channel raised {type(error).__name__}")
+    if isinstance(answer, kinds):
+        return answer
+    return unknown(f"channel gave {type(answer).__name__}")
 
 
 def _open(name: str, installed: dict[str, EntryPoint]) -> Channel:

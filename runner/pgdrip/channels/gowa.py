@@ -27,14 +27,23 @@ from urllib.parse import quote
 
 import aiohttp
 
-from pgdrip.channels import Answer, Down, Health, Outcome, Sent, Uncertain, Unknown, Up
+from pgdrip.channels import (
+    KEY_LIMIT,
+    Answer,
+    Down,
+    Health,
+    Outcome,
+    Sent,
+    Uncertain,
+    Unknown,
+    Unsendable,
+    Up,
+)
 from pgdrip.channels.http import (
-    ID_LIMIT,
     LIST_LIMIT,
     HttpChannel,
     Reply,
     Request,
-    Unsendable,
     answer_without,
     as_body,
     health_of,
@@ -75,7 +84,7 @@ class GowaChannel(HttpChannel):
         if reply.status == 200 and code == "SUCCESS":
             results = answer.get("results")
             found = results.get("message_id") if isinstance(results, dict) else None
-            return Sent(found[:ID_LIMIT] if isinstance(found, str) and found else None)
+            return Sent(found[:KEY_LIMIT] if isinstance(found, str) and found else None)
         failed = reply.failed(code if _is_code(code) else None, answer.get("message"))
         if reply.is_success or failed.code in AMBIGUOUS:
             return Uncertain(f"{failed.code}: {failed.detail}")
@@ -117,7 +126,7 @@ def _found(message: UncertainSend, reply: Reply) -> Answer:
         return Uncertain(reply.failed().detail or "")
     for found in _kept(reply):
         if _is_it(found, message):
-            return Sent(str(found["id"])[:ID_LIMIT])
+            return Sent(str(found["id"])[:KEY_LIMIT])
     return Uncertain("the gateway keeps no such message, which proves nothing")
 
 

@@ -33,6 +33,7 @@ from pgdrip.channels import (
     Outcome,
     Uncertain,
     Unknown,
+    Unsendable,
 )
 from pgdrip.engine import ClaimedMessage
 from pgdrip.errors import ConfigurationError
@@ -41,8 +42,7 @@ from pgdrip.secrets import mask
 ANSWER_LIMIT = 64 * 1024  # bytes
 LIST_LIMIT = 1024 * 1024  # bytes
 DETAIL_LIMIT = 500  # characters of a gateway's words
-TEXT_LIMIT = 1000  # characters of a detail
-ID_LIMIT = 255  # characters
+WORDS_LIMIT = 1000  # characters of a detail
 # A receiver commonly closes idle connections after 5 s or more, and a request into one
 # that closes is lost without a trace.
 KEEP_ALIVE = 4  # seconds
@@ -51,15 +51,6 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,50}")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 T = TypeVar("T")
-
-
-class Unsendable(Exception):
-    """A message that the channel cannot turn into a request: code and detail."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +89,14 @@ class Reply:
         if self.retry_after:
             wait = mask(self.retry_after, self.secrets)[:40]
             detail = f"{detail} (Retry-After: {wait})"
-        return Failed(self._code(code) or f"http_{self.status}", detail)
+        return Failed(self.code(code) or f"http_{self.status}", detail)
 
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
 
-    def _code(self, code: object) -> str | None:
+    def code(self, code: object) -> str | None:
+        """The gateway's code as text; None for what is none, or repeats a secret."""
         if isinstance(code, bool) or not isinstance(code, str | int):
             return None
         # A long secret in it is an echo; a short one may stand in any number.
@@ -240,6 +232,7 @@ def http_url(text: object) -> URL | None:
     """The text as a URL of http or https with a host, without a password; else None."""
     try:
         url = URL(text) if isinstance(text, str) else URL()
+        (url.host or "").encode("idna")  # labels of 1 to 63 characters
     except ValueError:
         return None
     fits = url.scheme in {"http", "https"} and url.host and url.raw_user is None
@@ -269,7 +262,7 @@ def text_of(config: Mapping[str, Any], key: str) -> str:
 def _masked(said: T, secrets: tuple[str, ...]) -> T:
     """The same, with no secret in its detail: masked before it is cut."""
     if isinstance(said, Failed | Uncertain | Down | Unknown) and said.detail:
-        return replace(said, detail=mask(said.detail, secrets)[:TEXT_LIMIT])
+        return replace(said, detail=mask(said.detail, secrets)[:WORDS_LIMIT])
     return said
 
 

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from pgdrip.channels.http import Unsendable, http_url
+from pgdrip.channels import Unsendable
+from pgdrip.channels.http import http_url
 from pgdrip.engine import ClaimedMessage
 
 KINDS = ("image", "video", "audio", "document")

@@ -25,8 +25,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from pgdrip.channels import Down, Failed, Health, Outcome, Sent, Uncertain, Up
-from pgdrip.channels.http import Unsendable
+from pgdrip.channels import (
+    Down,
+    Failed,
+    Health,
+    Outcome,
+    Sent,
+    Uncertain,
+    Unsendable,
+    Up,
+)
 from pgdrip.engine import ClaimedMessage, KnownSender
 from pgdrip.errors import ConfigurationError
 from pgdrip.mail import Account, Server, compose, read_account

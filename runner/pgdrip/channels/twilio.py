@@ -26,6 +26,7 @@ from typing import Any
 from yarl import URL
 
 from pgdrip.channels import (
+    KEY_LIMIT,
     Answer,
     Down,
     Failed,
@@ -36,15 +37,14 @@ from pgdrip.channels import (
     Sent,
     Uncertain,
     Unknown,
+    Unsendable,
     Up,
 )
 from pgdrip.channels.http import (
-    ID_LIMIT,
     LIST_LIMIT,
     HttpChannel,
     Reply,
     Request,
-    Unsendable,
     answer_without,
     api_url,
     as_form,
@@ -87,7 +87,7 @@ class TwilioChannel(HttpChannel):
             found = answer.get("sid")
             if not isinstance(found, str) or not found:
                 return Uncertain("accepted without a sid")
-            return _fate(answer)
+            return _fate(answer, reply)
         failed = reply.failed(answer.get("code"), answer.get("message"))
         if failed.code in AMBIGUOUS:
             return Uncertain(f"{failed.code}: {failed.detail}")
@@ -123,10 +123,12 @@ def _answer(message: UncertainSend, begun_at: datetime, reply: Reply) -> Answer:
     listed = reply.json().get("messages")
     if not reply.is_success or not isinstance(listed, list):
         return Uncertain(reply.failed().detail or "")
-    return _found(message, begun_at, listed)
+    return _found(message, begun_at, listed, reply)
 
 
-def _found(message: UncertainSend, begun_at: datetime, listed: list[Any]) -> Answer:
+def _found(
+    message: UncertainSend, begun_at: datetime, listed: list[Any], reply: Reply
+) -> Answer:
     """What the newest messages to that number, newest first, tell of this one."""
     reached = len(listed) < PAGE
     strangers = 0
@@ -143,17 +145,17 @@ def _found(message: UncertainSend, begun_at: datetime, listed: list[Any]) -> Ans
             continue
         strangers += 1
         if message.body and item.get("body") == message.body:
-            return _fate(item)
+            return _fate(item, reply)
     if strangers:
         return Uncertain("other messages went to that number at that time")
     return NotSent() if reached else Uncertain("too many messages to that number")
 
 
-def _fate(item: dict[str, Any]) -> Sent | Failed:
+def _fate(item: dict[str, Any], reply: Reply) -> Sent | Failed:
     if str(item.get("status")) in LOST:
-        code = item.get("error_code") or f"status_{item['status']}"
-        return Failed(str(code), str(item.get("error_message") or ""))
-    return Sent(str(item["sid"])[:ID_LIMIT])
+        code = reply.code(item.get("error_code")) or f"status_{item['status']}"
+        return Failed(code, str(item.get("error_message") or ""))
+    return Sent(str(item["sid"])[:KEY_LIMIT])
 
 
 def _created_at(item: object) -> datetime | None:

@@ -17,13 +17,11 @@ import hmac
 import time
 from base64 import b64decode, b64encode
 
-from pgdrip.channels import Outcome, Sent, as_json
+from pgdrip.channels import KEY_LIMIT, Outcome, Sent, Unsendable, as_json
 from pgdrip.channels.http import (
-    ID_LIMIT,
     HttpChannel,
     Reply,
     Request,
-    Unsendable,
     as_body,
     http_url,
 )
@@ -71,5 +69,5 @@ def _provider_id(reply: Reply) -> str | None:
     for key in ("id", "message_id"):
         value = body.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool):
-            return str(value)[:ID_LIMIT]
+            return str(value)[:KEY_LIMIT]
     return None

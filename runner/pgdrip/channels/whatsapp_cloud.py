@@ -24,13 +24,21 @@ from typing import Any
 
 from yarl import URL
 
-from pgdrip.channels import Down, Health, Outcome, Reference, Sent, Uncertain, Up
+from pgdrip.channels import (
+    KEY_LIMIT,
+    Down,
+    Health,
+    Outcome,
+    Reference,
+    Sent,
+    Uncertain,
+    Unsendable,
+    Up,
+)
 from pgdrip.channels.http import (
-    ID_LIMIT,
     HttpChannel,
     Reply,
     Request,
-    Unsendable,
     api_url,
     as_body,
     health_of,
@@ -140,7 +148,7 @@ def _message_id(answer: dict[str, Any]) -> str | None:
     messages = answer.get("messages")
     first = messages[0] if isinstance(messages, list) and messages else None
     found = first.get("id") if isinstance(first, dict) else None
-    return found[:ID_LIMIT] if isinstance(found, str) and found else None
+    return found[:KEY_LIMIT] if isinstance(found, str) and found else None
 
 
 def _words(error: dict[str, Any]) -> str:

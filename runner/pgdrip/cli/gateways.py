@@ -1,6 +1,7 @@
 """What gateways know: who can send, and what became of uncertain sends."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -10,10 +11,13 @@ from pgdrip import logs
 from pgdrip.channels import Down, Failed, NotSent, Sent, Uncertain, Unknown
 from pgdrip.cli.database import database
 from pgdrip.console import count, table
+from pgdrip.errors import DatabaseUnavailable
 from pgdrip.probe import Probed
 from pgdrip.probe import probe as probe_senders
 from pgdrip.reconcile import SETTLED, Reconciled
 from pgdrip.reconcile import reconcile as reconcile_sends
+
+logger = logging.getLogger(__name__)
 
 _channels = click.option(
     "--channel",
@@ -83,9 +87,14 @@ def reconcile(dsn: str | None, channels: Sequence[str], older_than: float) -> No
 
 
 async def _probe_forever(dsn: str, channels: Sequence[str], every: float) -> None:
+    """The first round tells what is wrong; after it an outage is waited out."""
+    await probe_senders(dsn, channels=channels or None)
     while True:
-        await probe_senders(dsn, channels=channels or None)
         await asyncio.sleep(every)
+        try:
+            await probe_senders(dsn, channels=channels or None)
+        except DatabaseUnavailable as error:
+            logger.warning("a round was left out", extra={"error": error.message})
 
 
 def _probe_row(one: Probed) -> tuple[object, ...]:
