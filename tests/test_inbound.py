@@ -229,6 +229,29 @@ def test_whatever_a_person_writes_is_a_reply(served: Served, db: Db, text: str) 
     assert ends(db) == ["replied"]
 
 
+@pytest.mark.parametrize(
+    "reason", ["r" * 3000, "\u20ac" * 1500, "a\0", "\0", " \u200b"]
+)
+def test_who_opts_out_for_an_odd_reason_has_opted_out(
+    served: Served, db: Db, reason: str
+) -> None:
+    event = {"type": "stop", "address": PHONE, "reason": reason}
+    assert served.post(hooks.webhook(event)).json()["accepted"] == 1
+    assert is_suppressed(db)
+
+
+@pytest.mark.parametrize("timestamp", ["0", "1", "9999999999"])
+def test_a_reply_of_no_time_that_can_be_is_of_now(
+    served: Served, db: Db, timestamp: str
+) -> None:
+    enroll(db, "whatsapp_cloud")
+    message = {"from": PHONE[1:], "timestamp": timestamp, "text": {"body": "Stop"}}
+    answer = served.post(hooks.meta({"messages": [message | {"type": "text"}]}))
+    assert answer.json()["accepted"] == 1
+    assert is_suppressed(db)
+    assert ends(db) == ["replied"]
+
+
 def test_a_reply_from_before_the_enrollment_ends_nothing(
     served: Served, db: Db, clock: Clock
 ) -> None:
@@ -248,6 +271,23 @@ def test_an_answer_within_the_second_of_the_enrollment_counts(
     message = {"from": PHONE[1:], "timestamp": str(int(second.timestamp()))}
     assert served.post(hooks.meta({"messages": [message]})).status == 200
     assert ends(db) == ["replied"]
+
+
+@pytest.mark.parametrize("title", ["a\0b", "a\ud800b"])
+def test_a_failure_told_in_odd_words_resolves_a_send(
+    served: Served, db: Db, title: str
+) -> None:
+    enroll(db, "whatsapp_cloud")
+    [one] = messages = stage.claim(db)
+    stage.begin(db, messages)
+    stage.report(db, messages, "uncertain")
+    told: dict[str, Any] = {"id": "wamid.1", "status": "failed"}
+    told |= {"errors": [{"code": "contact", "title": title}]}
+    told["biz_opaque_callback_data"] = str(
+        Reference(one["enrollment_id"], one["step"], one["token"])
+    )
+    assert served.post(hooks.meta({"statuses": [told]})).json()["accepted"] == 1
+    assert stage.live(db) == []
 
 
 @pytest.mark.parametrize(("status", "left"), [("delivered", [3]), ("failed", [])])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, LiteralString
 
+import psycopg
 from psycopg import sql
 
 from pgdrip.errors import EngineRefused
@@ -127,5 +128,5 @@ def _value(value: Any) -> sql.Composable:
     literal = sql.Literal(value)
     try:
         return sql.SQL(literal.as_string())
-    except UnicodeEncodeError as error:
+    except (UnicodeEncodeError, psycopg.DataError) as error:  # a lone surrogate, a NUL
         raise EngineRefused("a text is not valid Unicode") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pgdrip.channels import Reference
+from pgdrip.channels import KEY_LIMIT, TEXT_LIMIT, Reference, storable
 from pgdrip.engine import Engine
 from pgdrip.errors import EngineRefused
 
@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 STATUSES = frozenset({"sent", "delivered", "read", "failed"})
 # SQLSTATEs of an event that is itself bad; None: the text is not valid Unicode.
 MALFORMED = frozenset({"22", "23"})
+REASON_LIMIT = 500  # characters; the database takes 2,000 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,17 @@ async def _tell(engine: Engine, event: Receipt | Reply | OptOut) -> None:
             await engine.record_reply(
                 event.channel,
                 event.address,
-                text=_storable(event.text),
+                text=storable(event.text, TEXT_LIMIT) or "",
                 at=event.at and _end_of_second(event.at),
             )
         case OptOut():
-            await engine.suppress(event.address, event.reason)
+            await engine.suppress(event.address, _reason(event.reason))
 
 
-def _storable(text: str) -> str:
-    """The text without what PostgreSQL cannot hold: it is an answer all the same."""
-    return text.replace("\0", "").encode(errors="replace").decode()
+def _reason(given: str) -> str:
+    """As suppress() takes it: who opts out for an odd reason has opted out."""
+    reason = storable(given, REASON_LIMIT) or ""
+    return reason if any(c.isprintable() and c != " " for c in reason) else "opted out"
 
 
 def _end_of_second(at: datetime) -> datetime:
@@ -149,11 +151,12 @@ async def _report(engine: Engine, receipt: Receipt, attempt: Reference) -> None:
     Where the outcome of the attempt is known, this changes nothing.
     """
     has_failed = receipt.status == "failed"
+    code = storable(receipt.code, KEY_LIMIT) or "permanent"
     await engine.report(
         [attempt.enrollment_id],
         [attempt.token],
         outcomes=["failed" if has_failed else "sent"],
         provider_ids=[receipt.provider_id],
-        codes=[receipt.code or "permanent"] if has_failed else None,
-        details=[receipt.detail] if has_failed else None,
+        codes=[code] if has_failed else None,
+        details=[storable(receipt.detail, TEXT_LIMIT)] if has_failed else None,
     )

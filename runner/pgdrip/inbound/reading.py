@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 DEPTH = 32  # of nested JSON; Meta's deepest event has 9
 GZIP = 31  # zlib's word for it
+YEARS = range(2000, 2200)  # in which the database takes a time
 
 
 async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
@@ -122,7 +123,13 @@ def items(value: Any, *path: str) -> list[Any]:
 
 
 def instant(stamp: Any) -> datetime | None:
-    """A time as RFC 3339 or in seconds since 1970; None for anything else."""
+    """A time as RFC 3339 or in seconds since 1970; None for anything else, and for
+    one before YEARS or after, which nobody means."""
+    at = _read_instant(stamp)
+    return at if at and at.year in YEARS else None
+
+
+def _read_instant(stamp: Any) -> datetime | None:
     try:
         if isinstance(stamp, str) and not stamp.isdecimal():
             at = datetime.fromisoformat(stamp)
