@@ -163,7 +163,7 @@ def test_on_loopback_everybody_may_look_and_nobody_act(db: Db, open_: Served) ->
     browser.get("/find")
     form = {"csrf": browser.csrf(), "subject": "WARM Sequence", "reason": "x"}
     assert browser.post("/do/pause-sequence", form).status == 403
-    assert browser.post("/contact", {"csrf": browser.csrf(), "id": "1"}).status == 403
+    assert browser.post("/contact?id=1", {"csrf": browser.csrf()}).status == 403
     assert audit(db) == []
 
 
@@ -173,12 +173,21 @@ def test_on_loopback_everybody_may_look_and_nobody_act(db: Db, open_: Served) ->
         {"Host": "rebound.example.com"},
         {"X-Forwarded-For": "203.0.113.7"},
         {"Forwarded": "for=203.0.113.7"},
+        {"X-Forwarded-Host": "drip.example.com"},
+        {"X-Forwarded-Proto": "https"},
+        {"Via": "1.1 proxy"},
     ],
 )
 def test_what_comes_from_elsewhere_through_loopback_sees_nothing(
     open_: Served, headers: dict[str, str]
 ) -> None:
     assert open_.ask("GET", "/", headers=headers).status == 403
+
+
+def test_what_comes_as_nginx_says_it_untold_sees_nothing(open_: Served) -> None:
+    with open_.wire() as wire:
+        wire.sendall(b"GET / HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert b" 403 " in wire.recv(100)
 
 
 def test_with_a_token_nothing_is_seen_before_the_login(served: Served) -> None:
@@ -261,6 +270,17 @@ def test_only_a_trusted_proxy_names_its_users(dsn: str, db: Db, trusted: bool) -
         assert Browser(served).get("/").status == 403  # a user it did not name
 
 
+def test_who_adds_a_user_to_that_of_the_proxy_is_not_let_in(dsn: str) -> None:
+    access = Access(user_header="X-Remote-User")
+    with (
+        hooks.served(app(dsn, access), trusted_proxies=("127.0.0.1",)) as served,
+        served.wire() as wire,
+    ):
+        users = b"X-Remote-User: admin\r\nX-Remote-User: mei\r\n"
+        wire.sendall(b"GET /find HTTP/1.1\r\nHost: a.example\r\n" + users + b"\r\n")
+        assert b" 403 " in wire.recv(100)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -279,10 +299,19 @@ def test_a_page_that_strangers_could_enter_does_not_start(
         Access.configured(**settings | given, has_proxy=False)
 
 
-def test_serve_refuses_an_open_page_with_exit_3(dsn: str) -> None:
-    command = ["--dsn", dsn, "serve", "--page", "--address", "0.0.0.0:0"]
-    done = CliRunner().invoke(main, command)
-    assert (done.exit_code, "open to everybody" in done.output) == (3, True)
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "open to everybody"),
+        ("--page-user-header X-User --trusted-proxy *", "needs a trusted proxy"),
+    ],
+)
+def test_serve_refuses_an_open_page_with_exit_3(
+    dsn: str, options: str, told: str
+) -> None:
+    command = ["--dsn", dsn, *"serve --page --address 0.0.0.0:0".split()]
+    done = CliRunner().invoke(main, command + options.split())
+    assert (done.exit_code, told in done.output) == (3, True)
 
 
 # Forms
@@ -489,11 +518,20 @@ def test_addresses_are_masked_until_somebody_asks_who_is_noted(
         browser.get(path)
         assert "+60110000001" not in browser.html, path
     browser.get("/contact?id=1")
-    browser.post("/contact", {"csrf": browser.csrf(), "id": "1"})
+    browser.post("/contact?id=1", {"csrf": browser.csrf()})
     assert "+60110000001" in browser.html
+    assert 'name="back" value="/contact?id=1"' in browser.html
     assert audit(db)[-1] == ("reveal", "contact 1", "on the page, by Aisyah")
     browser.get("/contact?id=1")
     assert "+60110000001" not in browser.html
+
+
+def test_a_name_that_is_an_address_is_masked_as_one(db: Db, browser: Browser) -> None:
+    stage.lead(db, p_name="+60198765432")
+    browser.get("/contact?id=1")
+    assert "+60198765432" not in browser.html
+    browser.post("/contact?id=1", {"csrf": browser.csrf()})
+    assert "+60198765432" in browser.html
 
 
 def test_a_contact_is_found_by_address_or_id(db: Db, browser: Browser) -> None:
@@ -584,6 +622,35 @@ def test_senders_are_filtered_sorted_and_paged(db: Db, browser: Browser) -> None
     assert listed("page=99") == []
     browser.get("/senders")
     assert browser.html.count('class="l0 ') == 130  # all of them in the grid
+
+
+def test_a_sender_that_retires_is_shown_as_retiring(db: Db, browser: Browser) -> None:
+    fleet(db)
+    stage.begin(db, stage.claim(db))
+    stage.sender(db, "device-0002")
+    db.execute("select pgdrip.retire_sender('device-0001', 'default')")
+    browser.get("/senders")
+    until(lambda: browser.get("/senders").status != 200 or "retiring" in browser.text())
+    assert "retiring" in browser.text()
+    assert browser.get("/sender?name=device-0001").status == 200
+    assert "resume-sender" not in browser.html
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/sender?name=%00", "/sequence?name=%00", "/contact?id=1&simulate=%00"],
+)
+def test_a_text_that_cannot_be_is_no_fault_of_ours(
+    db: Db, browser: Browser, path: str
+) -> None:
+    fleet(db)
+    assert browser.get(path).status == 400
+
+
+def test_an_address_that_cannot_be_is_of_nobody(browser: Browser) -> None:
+    browser.get("/find")
+    answer = browser.post("/find", {"csrf": browser.csrf(), "address": "\0"})
+    assert (answer.status, "not valid" in browser.text()) == (200, True)
 
 
 def test_without_a_database_the_page_says_so(empty: str) -> None:

@@ -105,7 +105,7 @@ def serve(
             token=page_token,
             user_header=page_user_header,
             host=address[0],
-            has_proxy=bool(trusted_proxies),
+            has_proxy=bool(trusted_proxies) and "*" not in trusted_proxies,
         )
     app = create_app(Settings(dsn=dsn, **settings), **added)
     with listen(*address) as listener:

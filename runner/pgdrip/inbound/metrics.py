@@ -20,7 +20,7 @@ from pgdrip.inbound.engines import Engines
 from pgdrip.inbound.limits import RateLimit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+FORWARDED = ("forwarded", "via", "x-real-ip")
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -82,10 +82,12 @@ def _escaped(text: str, *, quotes: bool = False) -> str:
 def is_local(request: Request) -> bool:
     """Whether a program on this machine asked for this machine, by no other's word.
 
-    A proxy on this machine adds a header; a page of the outside whose name was made to
-    point here has another Host.
+    A proxy on this machine adds a header or, as nginx untold, speaks HTTP/1.0; a page
+    of the outside whose name was made to point here has another Host.
     """
-    is_direct = not any(name in request.headers for name in FORWARDED)
+    is_direct = request.scope["http_version"] != "1.0" and not any(
+        name in FORWARDED or name.startswith("x-forwarded-") for name in request.headers
+    )
     try:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         client = ip_address(request.client.host if request.client else "")

@@ -41,7 +41,7 @@ class Viewer:
 @dataclass(frozen=True, slots=True)
 class Access:
     """`token` is the secret people log in with, `user_header` the header in which a
-    trusted proxy names who it let in."""
+    trusted proxy names who it let in; given twice, one is not the proxy's word."""
 
     token: str | None = None
     user_header: str | None = None
@@ -58,7 +58,7 @@ class Access:
         if user_header and not has_proxy:
             raise ConfigurationError(
                 "a header that names users needs a trusted proxy",
-                hint="--trusted-proxy is who may set it",
+                hint="--trusted-proxy is who may set it, by address",
             )
         if token is None and user_header is None and not _is_loopback(host):
             raise ConfigurationError(
@@ -73,9 +73,9 @@ class Access:
 
     def viewer(self, request: Request) -> Viewer | None:
         """Who asks; None for somebody who has to log in first."""
-        user = request.headers.get(self.user_header or "", "")
-        if self.user_header and is_proxied(request.scope) and _name(user):
-            return Viewer(_name(user), self._sign("proxy", user), may_act=True)
+        users = request.headers.getlist(self.user_header or "")
+        if is_proxied(request.scope) and len(users) == 1 and _name(users[0]):
+            return Viewer(_name(users[0]), self._sign("proxy", users[0]), may_act=True)
         if self.token is not None:
             cookie = request.cookies.get(COOKIE, "")
             name = self._session(cookie)

@@ -36,18 +36,20 @@ ROWS = 100  # of the list on one page
 LEVELS = 5  # of load
 HOUR = timedelta(hours=1)
 FILTERS = ("name", "pool", "channel", "state")
+CALM = ("active", "retiring", "retired")  # states that nobody needs to mind
 SORTS: dict[str, Callable[[Row], Any]] = {
     "name": lambda row: row["sender"],
     "load": lambda row: (-row["load"], row["sender"]),
     "backlog": lambda row: (-row["backlog"], row["sender"]),
     "oldest": lambda row: (row["oldest_due_at"] or "9999", row["sender"]),
-    "trouble": lambda row: (row["state"] in ("active", "retired"), row["sender"]),
+    "trouble": lambda row: (row["state"] in CALM, row["sender"]),
 }
 MARKS = {
     "active": "",
     "down": "!",
     "blocked": "\N{MULTIPLICATION SIGN}",
     "paused": "\N{DOUBLE VERTICAL LINE}",
+    "retiring": "\N{EN DASH}",
     "retired": "\N{EN DASH}",
 }
 
