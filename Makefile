@@ -8,7 +8,7 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
   ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
 
-.PHONY: bench-runner demo test check chaos clean
+.PHONY: bench-runner demo test check chaos mutants clean
 
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
@@ -34,6 +34,10 @@ SEED ?= 1
 SECONDS ?= 15
 chaos: .venv/.installed-test
 	cd tests && ../$(BIN)/python -m chaos --seed $(SEED) --seconds $(SECONDS) $(PLANS)
+
+# Every mutant of the SQL, or those whose names have one of WORDS="token due"; 5 minutes.
+mutants: .venv/.installed-test
+	$(BIN)/python tests/mutants.py $(WORDS)
 
 clean:
 	rm -rf .venv build dist

@@ -139,6 +139,18 @@ update pgdrip.senders set status = 'active', status_reason = null where name = '
 select pgdrip.tick('runner-1', '1');
 select is((select count(*) from pgdrip.due where parked_reason is not null), 0::bigint,
   'or by the next tick');
+-- Whoever a contact has stays its sender, though others have less to do
+
+select pgdrip.apply_sequence(jsonb_build_object('name', n, 'trigger', n, 'pool', 'kept', 'channel', 'log',
+  'status', 'active', 'steps', '[{"day": 1, "body": "Hello"}]'::jsonb)) from unnest(array['FIRST', 'SECOND']) as n;
+select pgdrip.apply_sender('{"name": "old", "channel": "log", "pool": "kept"}');
+select pgdrip.add_trigger(pgdrip.upsert_contact('+6011999000' || n, p_pool => 'kept'), 'FIRST') from generate_series(1, 5) as n;
+select pgdrip.apply_sender(jsonb_build_object('name', 'new ' || n, 'channel', 'log', 'pool', 'kept')) from generate_series(1, 9) as n;
+select pgdrip.add_trigger(c.contact_id, 'SECOND') from pgdrip.contacts as c where c.pool = 'kept';
+select results_eq($$select s.name, count(*) from pgdrip.enrollments as e join pgdrip.sequences as q using (sequence_id)
+                      join pgdrip.senders as s on s.sender_id = e.sender_id where q.name = 'SECOND' group by 1$$,
+  $$values ('old', 5::bigint)$$, 'a contact keeps its sender over sequences');
+
 select is_empty('select * from pgdrip.check()', 'every invariant holds');
 
 select * from finish();
