@@ -16,6 +16,7 @@ create or replace function pgdrip.clock()
   language plpgsql
   stable
   parallel safe
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin

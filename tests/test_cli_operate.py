@@ -25,6 +25,8 @@ COMMANDS = [
     "exit 1 --reason r",
     "suppress +60123456789 --reason r",
     "unsuppress +60123456789 --reason r",
+    "person show +60123456789",
+    "person erase +60123456789 --reason r",
     "retry 1 --reason r",
     "resolve 1 sent",
     "unlock --reason r",

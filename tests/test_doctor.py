@@ -47,7 +47,7 @@ def test_a_new_database_is_as_it_was_shipped(run: Run) -> None:
         ("drop function pgdrip.unsuppress", "function unsuppress() is missing"),
         (
             "create or replace function pgdrip.pause_all(p_reason text) returns boolean"
-            " language sql set search_path = pg_catalog, pg_temp"
+            " language sql security definer set search_path = pg_catalog, pg_temp"
             " as 'select true'",
             "function pause_all() is not the one that was shipped",
         ),
@@ -56,8 +56,16 @@ def test_a_new_database_is_as_it_was_shipped(run: Run) -> None:
             "function pause_all() has no search_path of its own",
         ),
         (
-            "alter function pgdrip.pause_all security definer",
-            "function pause_all() lends its owner's rights",
+            "alter function pgdrip.settle security definer",
+            "function settle() lends its owner's rights",
+        ),
+        (
+            "alter function pgdrip.pause_all security invoker",
+            "function pause_all() lacks its owner's rights",
+        ),
+        (
+            "grant execute on function pgdrip.settle to public",
+            "anybody may call function settle()",
         ),
     ],
 )

@@ -39,6 +39,8 @@ def root(tmp_path: Path) -> Path:
     )
     write(tmp_path, "functions/00_clock.sql", CLOCK.format("clock_timestamp()"))
     write(tmp_path, "functions/01_version.sql", version_function("1"))
+    write(tmp_path, "roles.sql", "")
+    write(tmp_path, "grants.sql", "")
     write(
         tmp_path,
         "test_clock.sql",

@@ -60,6 +60,7 @@ create or replace function pgdrip.is_unlocked()
   returns boolean
   language sql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
   select c.system_identifier = s.system_identifier
@@ -244,6 +245,7 @@ create or replace function pgdrip.note(p_action text, p_object text, p_reason te
   returns void
   language sql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
   insert into pgdrip.audit (action, object, reason) values (p_action, p_object, p_reason)

@@ -101,6 +101,7 @@ create or replace function pgdrip.upsert_contact(
   returns bigint
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -148,6 +149,7 @@ begin
          sender_id  = coalesce(v_sender, c.sender_id),
          attributes = c.attributes || coalesce(p_attributes, '{}')
    where c.contact_id = v_ids[1];
+  perform pgdrip.suppress_again(array[p_phone, p_email]);
   return v_ids[1];
 end
 $$;
@@ -159,6 +161,7 @@ create or replace function pgdrip.find_contact(p_address text)
   returns bigint
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -191,6 +194,7 @@ create or replace function pgdrip.import_contacts(
   returns setof pgdrip.import_result
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -319,6 +323,9 @@ begin
     left join pgdrip.senders as s on s.name = i.item ->> 'sender'
    where c.contact_id = r.contact_id;
 
+  perform pgdrip.suppress_again(array(
+    select a.address from jsonb_array_elements(p_contacts) as i(item),
+           lateral (values (i.item ->> 'phone'), (i.item ->> 'email')) as a(address)));
   insert into pgdrip.contact_triggers (contact_id, trigger)
   select distinct r.contact_id, t.word
     from jsonb_array_elements(p_contacts) as i(item)

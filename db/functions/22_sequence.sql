@@ -495,6 +495,7 @@ create or replace function pgdrip.apply_sequence(p_definition jsonb)
   returns pgdrip.publication
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -712,6 +713,7 @@ create or replace function pgdrip.activate_sequence(p_sequence text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -728,6 +730,7 @@ create or replace function pgdrip.archive_sequence(p_sequence text)
   returns boolean
   language sql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
   select pgdrip.set_sequence_status(p_sequence, 'archived', 'archived', false)
@@ -740,6 +743,7 @@ create or replace function pgdrip.pause_sequence(p_sequence text, p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -760,6 +764,7 @@ create or replace function pgdrip.resume_sequence(
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -149,6 +149,7 @@ create or replace function pgdrip.apply_sender(p_definition jsonb)
   returns text
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -262,6 +263,7 @@ create or replace function pgdrip.pause_sender(p_sender text, p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -277,6 +279,7 @@ create or replace function pgdrip.resume_sender(p_sender text)
   returns boolean
   language sql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
   select pgdrip.set_sender_status(p_sender, 'active', 'resumed')

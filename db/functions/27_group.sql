@@ -91,6 +91,7 @@ create or replace function pgdrip.apply_group(p_definition jsonb)
   returns text
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -238,6 +238,7 @@ create or replace function pgdrip.retire_sender(
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -292,6 +293,7 @@ create or replace function pgdrip.delete_sender(p_sender text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -322,6 +324,7 @@ create or replace function pgdrip.move_sender(p_sender text, p_pool text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

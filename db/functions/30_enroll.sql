@@ -165,6 +165,7 @@ create or replace function pgdrip.enroll(
   returns bigint
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -239,6 +240,7 @@ create or replace function pgdrip.explain_enroll(p_sequence text, p_contact bigi
   returns text
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -270,6 +272,7 @@ create or replace function pgdrip.add_trigger(p_contact bigint, p_trigger text)
   returns setof bigint
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -297,6 +300,7 @@ create or replace function pgdrip.remove_trigger(p_contact bigint, p_trigger tex
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -355,6 +359,7 @@ create or replace function pgdrip.enroll_waiting(p_limit integer default 1000)
   returns integer
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off

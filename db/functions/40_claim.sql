@@ -610,6 +610,7 @@ create or replace function pgdrip.claim(
   returns setof pgdrip.claimed_message
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_generic_plan
   set enable_seqscan = off

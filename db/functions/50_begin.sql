@@ -4,6 +4,7 @@ create or replace function pgdrip.begin_send(p_enrollments bigint[], p_tokens bi
   returns setof bigint
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_generic_plan
   set enable_seqscan = off
@@ -117,6 +118,7 @@ create or replace function pgdrip.heartbeat(
   returns setof bigint
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -144,6 +146,7 @@ create or replace function pgdrip.release(p_enrollments bigint[], p_tokens bigin
   returns setof bigint
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -409,6 +409,7 @@ create or replace function pgdrip.report(
   returns setof pgdrip.report_verdict
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_generic_plan
   set enable_seqscan = off

@@ -60,6 +60,7 @@ create or replace function pgdrip.exit_enrollment(p_enrollment bigint, p_reason 
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -80,6 +81,7 @@ create or replace function pgdrip.pause_enrollment(p_enrollment bigint, p_reason
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -108,6 +110,7 @@ create or replace function pgdrip.resume_enrollment(p_enrollment bigint)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -152,6 +155,7 @@ create or replace function pgdrip.suppress(p_address text, p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -187,14 +191,14 @@ create or replace function pgdrip.unsuppress(p_address text, p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_address text := pgdrip.plain_address(p_address);
 begin
   perform pgdrip.assert_reason(p_reason);
-  delete from pgdrip.suppressions as s where s.address = v_address;
-  if not found then
+  if not pgdrip.allow_again(v_address) then
     return false;
   end if;
   perform pgdrip.sweep_again(array(

@@ -23,6 +23,7 @@ create or replace function pgdrip.record_receipt(
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -120,6 +121,7 @@ create or replace function pgdrip.record_reply(
   returns integer
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -161,6 +163,7 @@ create or replace function pgdrip.record_event(
   returns integer
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -30,6 +30,7 @@ create or replace function pgdrip.uncertain_sends(
   returns setof pgdrip.uncertain_send
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -97,6 +98,7 @@ create or replace function pgdrip.senders_to_probe(
   returns setof pgdrip.known_sender
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -123,6 +125,7 @@ create or replace function pgdrip.record_probe(
   returns text
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

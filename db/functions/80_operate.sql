@@ -4,6 +4,7 @@ create or replace function pgdrip.pause_all(p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -25,6 +26,7 @@ create or replace function pgdrip.resume_all()
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -45,6 +47,7 @@ create or replace function pgdrip.resolve_uncertain(p_token bigint, p_outcome te
   returns text
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -84,10 +87,44 @@ $$;
 comment on function pgdrip.resolve_uncertain(bigint, text) is
   'Settles a parked uncertain delivery as sent or not_sent; returns advanced, completed or retry; 22004, 22023, MD001, MD003';
 
+create or replace function pgdrip.failed_step(p_enrollment pgdrip.enrollments)
+  returns integer
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_step integer;
+begin
+  if p_enrollment.status <> 'failed' then
+    raise exception 'enrollment % is %, not failed', p_enrollment.enrollment_id, p_enrollment.status
+      using errcode = 'MD003', hint = 'Only what failed can be tried again.';
+  elsif exists (select from pgdrip.enrollments as e
+                 where e.contact_id = p_enrollment.contact_id
+                   and e.sequence_id = p_enrollment.sequence_id and e.run > p_enrollment.run) then
+    raise exception 'enrollment % has a later run', p_enrollment.enrollment_id
+      using errcode = 'MD003', hint = 'That run goes on in its place.';
+  end if;
+  select j.step into v_step from pgdrip.deliveries as j
+   where j.enrollment_id = p_enrollment.enrollment_id
+     and j.step > p_enrollment.last_confirmed_step and j.verdict is distinct from 'stale'
+   order by j.at desc, j.step desc limit 1;
+  if v_step is null or not pgdrip.is_remembered(p_enrollment) then
+    raise exception 'the history of enrollment % is no longer kept', p_enrollment.enrollment_id
+      using errcode = 'MD003', hint = 'What retention took is final; enroll the contact anew.';
+  end if;
+  return v_step;
+end
+$$;
+
+comment on function pgdrip.failed_step(pgdrip.enrollments) is
+  'Private: the step that a failed enrollment is tried again at; MD003';
+
 create or replace function pgdrip.retry_failed(p_enrollment bigint, p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -112,31 +149,14 @@ begin
     if not found then
       return false;
     end if;
-    insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, v_now);
-    perform pgdrip.note('retry', format('enrollment %s', p_enrollment), p_reason);
-    return true;
-  elsif v_old.status <> 'failed' then
-    raise exception 'enrollment % is %, not failed', p_enrollment, v_old.status
-      using errcode = 'MD003', hint = 'Only what failed can be tried again.';
-  elsif exists (select from pgdrip.enrollments as e
-                 where e.contact_id = v_old.contact_id and e.sequence_id = v_old.sequence_id
-                   and e.run > v_old.run) then
-    raise exception 'enrollment % has a later run', p_enrollment
-      using errcode = 'MD003', hint = 'That run goes on in its place.';
+  else
+    v_step := pgdrip.failed_step(v_old);
+    update pgdrip.enrollments as e set status = 'active', ended_at = null, end_reason = null
+     where e.enrollment_id = p_enrollment;
+    insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)
+    values (p_enrollment, v_old.sender_id, v_step, v_now,
+            case when v_old.sender_id is null then 'no_sender' end);
   end if;
-  select j.step into v_step from pgdrip.deliveries as j
-   where j.enrollment_id = p_enrollment and j.step > v_old.last_confirmed_step
-     and j.verdict is distinct from 'stale'
-   order by j.at desc, j.step desc limit 1;
-  if v_step is null or not pgdrip.is_remembered(v_old) then
-    raise exception 'the history of enrollment % is no longer kept', p_enrollment
-      using errcode = 'MD003', hint = 'What retention took is final; enroll the contact anew.';
-  end if;
-  update pgdrip.enrollments as e set status = 'active', ended_at = null, end_reason = null
-   where e.enrollment_id = p_enrollment;
-  insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)
-  values (p_enrollment, v_old.sender_id, v_step, v_now,
-          case when v_old.sender_id is null then 'no_sender' end);
   insert into pgdrip.wakes (sender_id, due_at)
   select v_old.sender_id, v_now where v_old.sender_id is not null;
   perform pgdrip.note('retry', format('enrollment %s', p_enrollment), p_reason);
@@ -151,6 +171,7 @@ create or replace function pgdrip.unlock(p_reason text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

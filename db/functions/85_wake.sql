@@ -4,6 +4,7 @@ create or replace function pgdrip.next_wake()
   returns timestamptz
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off
@@ -53,6 +54,8 @@ create or replace function pgdrip.create_partitions(p_now timestamptz)
 as $$
 declare
   v_month   timestamp := date_trunc('month', p_now at time zone 'UTC');
+  v_owner   regrole := (select c.relowner from pg_class as c
+                         where c.oid = 'pgdrip.deliveries'::regclass);
   v_name    text;
   v_created integer := 0;
 begin
@@ -70,8 +73,8 @@ begin
         v_name, v_month at time zone 'UTC', (v_month + interval '1 month') at time zone 'UTC');
       execute format('comment on table pgdrip.%I is %L', v_name,
         'Events of ' || to_char(v_month, 'YYYY-MM') || ' UTC');
-      execute format('revoke update, delete, truncate on pgdrip.%I from public, current_user',
-        v_name);
+      execute format('revoke update, delete, truncate on pgdrip.%I from current_user', v_name);
+      execute format('alter table pgdrip.%I owner to %s', v_name, v_owner);
       v_created := v_created + 1;
     end if;
     v_month := v_month + interval '1 month';
@@ -117,6 +120,7 @@ begin
   delete from pgdrip.group_waits as w where w.waits_until < p_now - interval '48 hours';
   delete from pgdrip.receipts as r where r.at < p_now - interval '720 hours';
   get diagnostics v_out.receipts_pruned = row_count;
+  perform pgdrip.scrub_again();
   update pgdrip.control as c set maintained_at = p_now;
   return v_out;
 end
@@ -129,6 +133,7 @@ create or replace function pgdrip.maintain()
   returns pgdrip.maintenance
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -149,6 +154,7 @@ create or replace function pgdrip.tick(p_runner text, p_version text)
   returns integer
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -9,6 +9,7 @@ create or replace function pgdrip.set_retention(p_keep interval, p_detach boolea
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -272,6 +272,7 @@ create or replace function pgdrip.check()
   returns setof pgdrip.violation
   language sql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
   select v.* from pgdrip.check_live_steps() as v

@@ -74,6 +74,7 @@ create or replace function pgdrip.explain_contact(p_contact bigint)
   returns setof pgdrip.contact_explanation
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

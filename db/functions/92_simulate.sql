@@ -9,6 +9,7 @@ create or replace function pgdrip.simulate(
   returns setof pgdrip.simulation
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -257,6 +257,7 @@ create or replace function pgdrip.forecast(p_sequence text, p_contacts integer)
   returns pgdrip.forecast
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -4,7 +4,7 @@ set local search_path = pg_catalog, pg_temp;
 
 create or replace view pgdrip.sequence_progress as
   select q.name as sequence, e.contact_id,
-         pgdrip.recipient(h.address, c.phone, c.email) as recipient, s.number as step,
+         pgdrip.shown(pgdrip.recipient(h.address, c.phone, c.email)) as recipient, s.number as step,
          case
            when d.awaits = 'event' then 'completed'
            when d.enrollment_id is not null then 'active'
@@ -27,7 +27,8 @@ create or replace view pgdrip.sequence_progress as
            else 'none' end as message_status,
          coalesce(case when d.awaits is null and d.parked_reason is distinct from 'unconfirmed'
                        then d.due_at end, j.due_at) as due_at, j.sent_at, j.confirmed_at as completed_at,
-         coalesce(d.attempt, j.attempts, 0) as attempts, j.error_class, j.error_detail,
+         coalesce(d.attempt, j.attempts, 0) as attempts, j.error_class,
+         pgdrip.shown(j.error_detail) as error_detail,
          case
            when r.receipt = 'read' then 'Read'
            when r.receipt = 'delivered' then 'Delivered'
@@ -163,6 +164,7 @@ create or replace function pgdrip.sender_queue(
   returns pgdrip.sender_queue
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off
   set enable_bitmapscan = off
@@ -193,7 +195,8 @@ create or replace view pgdrip.sender_load as
          pgdrip.hourly_rate(s, k.now) as limit_hour, u.hour as used_hour,
          s.rate_per_day as limit_day, u.day as used_day,
          b.backlog, b.oldest_due_at, b.in_flight,
-         case when s.ready_at > k.now then s.ready_at end as ready_at, s.last_error,
+         case when s.ready_at > k.now then s.ready_at end as ready_at,
+         pgdrip.shown(s.last_error) as last_error,
          s.down_at, s.faults, g.name as sender_group
     from (select pgdrip.clock() as now offset 0) as k
    cross join pgdrip.senders as s
@@ -266,7 +269,8 @@ create or replace view pgdrip.queue_health as
          (select count(*) from pgdrip.senders as s
            where s.status = 'active' and s.health <> 'healthy') as senders_down,
          (select count(*) from pgdrip.runners as r
-           where r.seen_at > k.now - interval '1 minute') as runners_alive
+           where r.seen_at > k.now - interval '1 minute'
+             and r.runner <> 'pg_cron') as runners_alive
     from k left join pgdrip.due as d on true
    group by k.now;
 
@@ -294,12 +298,12 @@ comment on column pgdrip.queue_health.is_locked is
 comment on column pgdrip.queue_health.senders_down is
   'Active senders that are down or blocked';
 comment on column pgdrip.queue_health.runners_alive is
-  'Runners that ticked within a minute';
+  'Runners that ticked within a minute; pg_cron, which sends nothing, is none';
 
 create or replace view pgdrip.failures as
   select j.at, q.name as sequence, e.contact_id,
-         pgdrip.recipient(h.address, c.phone, c.email) as recipient, j.step, j.attempt,
-         s.name as sender, j.class, j.code, j.detail, j.verdict,
+         pgdrip.shown(pgdrip.recipient(h.address, c.phone, c.email)) as recipient, j.step, j.attempt,
+         s.name as sender, j.class, j.code, pgdrip.shown(j.detail) as detail, j.verdict,
          j.event = 'uncertain' as is_unclassified,
          j.enrollment_id, j.token
     from pgdrip.deliveries as j
@@ -344,8 +348,9 @@ comment on column pgdrip.failures.token is
 
 create or replace view pgdrip.uncertain_deliveries as
   select d.token, q.name as sequence, e.contact_id,
-         pgdrip.recipient(h.address, c.phone, c.email) as recipient, d.step, d.attempt,
-         s.name as sender, d.runner, d.begun_at, j.code, j.detail, d.enrollment_id
+         pgdrip.shown(pgdrip.recipient(h.address, c.phone, c.email)) as recipient, d.step, d.attempt,
+         s.name as sender, d.runner, d.begun_at, j.code, pgdrip.shown(j.detail) as detail,
+         d.enrollment_id
     from pgdrip.due as d
     join pgdrip.enrollments as e using (enrollment_id)
     join pgdrip.sequences as q using (sequence_id)

@@ -73,6 +73,7 @@ create or replace function pgdrip.export_definitions()
   returns setof jsonb
   language sql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
   select d.definition

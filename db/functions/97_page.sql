@@ -140,9 +140,17 @@ declare
   v_to    timestamptz;
   v_count bigint := 0;
 begin
-  if v_from is null then
+  -- At first, and where retention took what was not counted yet: from what it remembers.
+  if v_from is null or v_from < (select c.pruned_until from pgdrip.control as c) then
+    delete from pgdrip.minute_counts;
+    delete from pgdrip.sender_hours;
+    delete from pgdrip.step_counts;
+    insert into pgdrip.step_counts (sequence_id, step, sent, skipped, failed)
+    select h.sequence_id, h.step, sum(h.sent), sum(h.skipped), sum(h.failed)
+      from pgdrip.history_sums as h group by h.sequence_id, h.step;
     v_from := least(v_end, date_trunc('hour', (select min(j.at) from pgdrip.deliveries as j), 'UTC'));
-    insert into pgdrip.tallies (name, counted_at) values ('history', v_from);
+    insert into pgdrip.tallies (name, counted_at) values ('history', v_from)
+    on conflict (name) do update set counted_at = excluded.counted_at;
   end if;
   while v_from < v_end and v_count < 100000 loop
     v_to := least(v_end, v_from + interval '1 hour');
@@ -167,6 +175,7 @@ create or replace function pgdrip.tally(p_name text)
   returns boolean
   language plpgsql
   volatile
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -201,6 +210,7 @@ create or replace function pgdrip.minute_tally()
   returns setof pgdrip.minute_counts
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off
@@ -260,13 +270,17 @@ comment on view pgdrip.runner_health is
   'Who ticked in the last day, runners and scheduled jobs alike, and when maintain() ran last; one row of NULLs where nobody did';
 
 create or replace view pgdrip.contact_details as
-  select c.contact_id, c.pool, c.phone, c.email, c.name, c.timezone, c.attributes,
+  select c.contact_id, c.pool, pgdrip.shown(c.phone) as phone, pgdrip.shown(c.email) as email,
+         case when k.sees then c.name else left(c.name, 1) || '…' end as name, c.timezone,
+         case when k.sees then c.attributes else '{}' end as attributes,
          c.created_at, s.name as preferred_sender,
          array(select t.trigger from pgdrip.contact_triggers as t
                 where t.contact_id = c.contact_id order by t.trigger_id) as triggers,
          array(select x.reason from pgdrip.suppressions as x
                 where x.address in (c.phone, lower(c.email)) order by x.created_at) as suppressed
-    from pgdrip.contacts as c left join pgdrip.senders as s using (sender_id);
+    from (select pgdrip.sees_people() as sees) as k
+   cross join pgdrip.contacts as c
+    left join pgdrip.senders as s using (sender_id);
 
 comment on view pgdrip.contact_details is
   'Each contact with the words it carries and why its addresses are suppressed';

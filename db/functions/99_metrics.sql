@@ -217,6 +217,7 @@ create or replace function pgdrip.metrics()
   returns setof pgdrip.metric
   language plpgsql
   stable
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -32,6 +32,20 @@ _STATEMENTS = {
     ),
     "constraint": re.compile(r"drop constraint (\w+)|\bconstraint (\w+)"),
 }
+# Ten minutes, or a few seconds where dead rows in the way of claims pile up meanwhile.
+_TRANSACTIONS = """
+select a.pid, a.usename, nullif(a.application_name, '') as application, a.state,
+       extract(epoch from now() - a.xact_start)::bigint as age
+  from pg_catalog.pg_stat_activity as a
+  join pg_catalog.pg_stat_user_tables as t on t.relid = 'pgdrip.due'::regclass
+ where a.datname = current_database()
+   and a.pid not in (select v.pid from pg_catalog.pg_stat_progress_vacuum as v)
+   and a.xact_start < now() - case
+         when coalesce(a.backend_xmin, a.backend_xid) is not null
+          and t.n_dead_tup > 10000 and t.n_dead_tup > 2 * t.n_live_tup
+           then interval '2 s' else interval '10 min' end
+ order by a.xact_start
+"""
 _REMEDY = "run `pgdrip migrate`; if it stays, somebody changed the database by hand"
 
 
@@ -110,11 +124,12 @@ def _functions(db: Database, root: Path) -> Iterator[Finding]:
     rows = db.execute(
         "select proname as name, prosrc as body, proconfig as settings,"
         "       prokind = 'p' or prosqlbody is not null as needs_no_path,"
-        "       prosecdef as is_definer"
+        "       prosecdef as is_definer,"
+        "       has_function_privilege('public', oid, 'execute') as is_open"
         "  from pg_catalog.pg_proc where pronamespace = 'pgdrip'::regnamespace"
     ).fetchall()
     there = {row["name"]: row for row in rows}
-    bodies = _bodies(root)
+    bodies, definers = _shipped_functions(root)
     for name, body in bodies.items():
         if name not in there:
             yield Finding(f"function {name}() is missing", _REMEDY)
@@ -131,32 +146,38 @@ def _functions(db: Database, root: Path) -> Iterator[Finding]:
         pinned = any(one.startswith("search_path=") for one in row["settings"] or ())
         if name in bodies and not pinned and not row["needs_no_path"]:
             yield Finding(f"function {name}() has no search_path of its own", _REMEDY)
-        if row["is_definer"]:
+        if row["is_definer"] and name not in definers:
             yield Finding(f"function {name}() lends its owner's rights", _REMEDY)
+        if name in definers and not row["is_definer"]:
+            yield Finding(f"function {name}() lacks its owner's rights", _REMEDY)
+        if row["is_open"]:
+            yield Finding(f"anybody may call function {name}()", _REMEDY)
 
 
-def _bodies(root: Path) -> dict[str, str | None]:
-    """The shipped functions by name, each with what stands between its $$."""
-    bodies = {}
+def _shipped_functions(root: Path) -> tuple[dict[str, str | None], set[str]]:
+    """The functions by name, each with what stands between its $$; and which of them
+    act with their owner's rights."""
+    bodies, definers = {}, set()
     for file in sorted((root / "functions").glob("*.sql")):
         _, *functions = _FUNCTION.split(file.read_text())
         for text in functions:
+            name = text.partition("(")[0]
             body = _BODY.search(text)
-            bodies[text.partition("(")[0]] = body[1] if body else None
-    return bodies
+            bodies[name] = body[1] if body else None
+            if re.search(r"^  security definer$", text, re.MULTILINE):
+                definers.add(name)
+    return bodies, definers
 
 
 def _transactions(db: Database) -> Iterator[Finding]:
-    for row in db.execute(
-        "select pid, usename,"
-        "       extract(epoch from now() - xact_start)::bigint / 60 as age"
-        "  from pg_catalog.pg_stat_activity"
-        " where datname = current_database() and xact_start < now() - interval '10 min'"
-    ):
+    for row in db.execute(_TRANSACTIONS.encode()):
+        who = row["application"] or row["usename"]
+        age = row["age"]
         yield Finding(
-            f"a transaction of {row['usename']} (process {row['pid']}) is"
-            f" {row['age']} minutes old",
-            "it keeps vacuum from cleaning up; end it",
+            f"process {row['pid']} of {who} ({row['state']}) has a transaction that is"
+            f" {f'{age // 60} minutes' if age >= 120 else f'{age} s'} old",
+            "it keeps vacuum from cleaning up, and claims read ever more: end it by"
+            f" select pg_terminate_backend({row['pid']})",
             is_wrong=False,
         )
 

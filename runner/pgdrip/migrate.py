@@ -21,12 +21,12 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import parse_uri
 from yoyo.migrations import default_migration_table
 
-from pgdrip.errors import PgdripError, SchemaMismatch
+from pgdrip.errors import PgdripError, SchemaMismatch, from_database
 
 _PACKAGE = Path(__file__).parent
 _SHIPPED = _PACKAGE / "db"
 SQL_ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parents[1] / "db"
-"""Holds migrations/, functions/ and test_clock.sql: in the wheel, else the checkout."""
+"""Holds migrations/, functions/ and the other SQL: in the wheel, else the checkout."""
 
 _LOCK_KEY = int.from_bytes(b"pgdrip", "big")
 
@@ -46,6 +46,29 @@ select format('drop routine %s', string_agg(p.oid::regprocedure::text, ', '))
                       and d.refobjid = p.oid
                       and d.classid <> 'pg_catalog.pg_proc'::regclass)
 having count(*) > 0
+"""
+
+_MEMBERS = """
+select i.role, case when r.oid is not null then array(
+         select m.member::regrole::text from pg_catalog.pg_auth_members as m
+          where m.roleid = r.oid order by 1) end
+  from unnest('{owner,reader,runner,app,operator}'::text[])
+         with ordinality as i(role, ord)
+  left join pg_catalog.pg_roles as r on r.rolname = 'pgdrip_' || i.role
+ order by i.ord
+"""
+_MAY_CREATE_ROLES = """
+select r.rolsuper or r.rolcreaterole from pg_catalog.pg_roles as r
+ where r.rolname = current_user
+"""
+_OPEN_AGAIN = """
+do $$
+begin
+  if to_regrole('pgdrip_owner') is not null
+     and pg_has_role(current_user, 'pgdrip_owner', 'member') then
+    alter default privileges for role pgdrip_owner grant execute on functions to public;
+  end if;
+end $$
 """
 
 
@@ -99,6 +122,7 @@ def rollback(dsn: str = "", *, root: Path = SQL_ROOT) -> list[str]:
             connection.execute("drop table if exists pgdrip.test_clock")
         for migration in undone:
             _step(backend, migration, "rollback")
+        connection.execute(_OPEN_AGAIN)
         connection.execute("drop schema pgdrip_yoyo cascade")
     return [migration.id for migration in undone]
 
@@ -107,6 +131,26 @@ def apply_test_clock(dsn: str = "", *, root: Path = SQL_ROOT) -> None:
     """Mark a database as a test database, whose clock can be set."""
     with psycopg.connect(dsn) as connection:
         _execute(connection, root / "test_clock.sql")
+        _execute(connection, root / "grants.sql")
+
+
+def roles_sql(migrator: str | None = None, *, root: Path = SQL_ROOT) -> str:
+    """What makes the roles, for somebody who may; `migrator` gets that of the owner."""
+    text = (root / "roles.sql").read_text()
+    if migrator is None:
+        return text
+    quoted = migrator.replace('"', '""')
+    return f'{text}\ngrant pgdrip_owner to "{quoted}";\n'
+
+
+def roles(dsn: str = "") -> dict[str, list[str] | None]:
+    """The roles and, by name, who was granted each; None for one that is missing."""
+    try:
+        with psycopg.connect(dsn) as connection:
+            rows = connection.execute(_MEMBERS).fetchall()
+    except psycopg.Error as error:
+        raise from_database(error) from error
+    return {f"pgdrip_{role}": members for role, members in rows}
 
 
 @contextmanager
@@ -173,6 +217,9 @@ def _apply_functions(connection: psycopg.Connection[Any], root: Path) -> str:
         for path in sorted((root / "functions").glob("*.sql")):
             if not (has_test_clock and path.name == "00_clock.sql"):
                 _execute(connection, path)
+        if connection.execute(_MAY_CREATE_ROLES).fetchone() == (True,):
+            _execute(connection, root / "roles.sql")
+        _execute(connection, root / "grants.sql")
         after = _version(connection)
         if int(before) > int(after):
             raise SchemaMismatch(

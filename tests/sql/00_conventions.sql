@@ -10,7 +10,7 @@ select c.oid, c.relname as name, c.relkind as kind, c.relispartition as is_parti
 create temp view functions as
 select p.proname as name, p.oid::regprocedure as signature, l.lanname as language, p.oid,
        p.provolatile, p.proconfig, p.prosqlbody, p.proargnames, p.proargmodes, p.proargtypes,
-       p.prorettype, p.proretset, p.proparallel, p.prosecdef, p.prokind, p.pronargdefaults, p.proallargtypes, p.pronargs,
+       p.prorettype, p.proretset, p.proparallel, p.prosecdef, p.proowner, p.prokind, p.pronargdefaults, p.proallargtypes, p.pronargs,
        coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as prosrc
   from pg_catalog.pg_proc as p join pg_catalog.pg_language as l on l.oid = p.prolang
  where p.pronamespace = 'pgdrip'::regnamespace;
@@ -56,7 +56,24 @@ select is_empty($$select signature from functions, unnest(proargnames[1:pronargs
 select is_empty($$select signature from functions where pronargs > 0 and proargnames is null$$, 'every argument has a name');
 select is_empty($$select signature from functions where 't' = any (proargmodes) or 'o' = any (proargmodes)$$,
                 'results are composite types, not lists of output columns');
-select is_empty($$select signature from functions where prosecdef$$, 'no function borrows its owner''s rights');
+create temp view granted as
+select f.*, r.rolname as role from functions as f
+ cross join pg_catalog.pg_roles as r
+ where r.rolname in ('pgdrip_reader', 'pgdrip_runner', 'pgdrip_app', 'pgdrip_operator')
+   and has_function_privilege(r.oid, f.oid, 'execute');
+select is_empty($$select signature from functions where prosecdef and name <> 'clock' except select signature from granted$$,
+                'whatever acts with its owner''s rights is there for others to call');
+select is_empty($$select signature from granted where not prosecdef
+                     and (prosrc ~ '\m(from|join|into|update) pgdrip\.[a-z_]+\M(?!\()' or provolatile = 'v')
+                     and name not in ('schedule_jobs', 'unschedule_jobs', 'tick_for_a_minute', 'stage_import', 'merge_import')$$,
+                'whatever others call and reads a table acts with its owner''s rights; pg_cron''s jobs are their caller''s');
+select is_empty($$select signature from functions where prosecdef
+                     and not proconfig @> array['search_path=pg_catalog, pg_temp']$$,
+                'whatever acts with its owner''s rights pins search_path');
+select is_empty($$select signature from functions where has_function_privilege('public', oid, 'execute')$$,
+                'nothing is for PUBLIC');
+select is_empty($$select signature from functions where proowner <> 'pgdrip_owner'::regrole$$, 'the owner owns every function');
+select is((select rolcanlogin from pg_catalog.pg_roles where rolname = 'pgdrip_owner'), false, 'the owner cannot log in');
 select is_empty($$select signature, array_length(string_to_array(prosrc, E'\n'), 1) from functions
                    where array_length(string_to_array(pg_get_functiondef(oid), E'\n'), 1) > 90$$,
                 'no function is longer than about 80 lines');
@@ -133,8 +150,13 @@ select is_empty($$select attname from pg_catalog.pg_index as i
                    where i.indrelid = 'pgdrip.senders'::regclass
                      and a.attname in ('tat', 'day_slot', 'day_counts', 'ready_at', 'next_at')$$,
                 'no index of senders holds what claim writes');
-select is_empty($$select table_name, privilege_type from information_schema.table_privileges
-                   where table_schema = 'pgdrip' and grantee = 'PUBLIC'$$, 'PUBLIC reads and writes no table');
+select is_empty($$select c.name, g.privilege_type, g.grantee::regrole
+                    from relations as c join pg_catalog.pg_class as p using (oid), aclexplode(p.relacl) as g
+                   where g.grantee <> 'pgdrip_owner'::regrole and c.kind <> 'c'
+                     and (c.kind, g.privilege_type, g.grantee::regrole::text) <> ('v', 'SELECT', 'pgdrip_reader')$$,
+                'nobody but the owner touches a table; readers read views');
+select is_empty($$select name from relations as r join pg_catalog.pg_class as c using (oid)
+                   where c.relowner <> 'pgdrip_owner'::regrole$$, 'the owner owns every table, view and sequence');
 
 -- The contract
 

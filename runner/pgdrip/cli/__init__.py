@@ -32,6 +32,7 @@ PIPE_CLOSED = 141  # what a shell shows for a program that SIGPIPE ended
 SECTIONS: dict[str, dict[str, str]] = {
     "Set up": {
         "migrate": "schema",
+        "roles": "schema",
         "verify": "schema",
         "doctor": "schema",
         "demo": "demo",
@@ -52,6 +53,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "exit": "operate",
         "suppress": "operate",
         "unsuppress": "operate",
+        "person": "person",
     },
     "Run": {
         "run": "run",

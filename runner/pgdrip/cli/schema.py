@@ -54,6 +54,24 @@ def _tell(found: Sequence[health.Finding], fine: str) -> None:
 
 
 @click.command()
+@click.option("--sql", is_flag=True, help="Print what makes them.")
+@click.option("--migrator", metavar="ROLE", help="Who will migrate as their owner.")
+@click.pass_obj
+def roles(dsn: str | None, sql: bool, migrator: str | None) -> None:
+    """List the roles of the server and who has them, or print the SQL that makes them.
+
+    `pgdrip migrate` makes them where it may. Else whoever may create roles runs the
+    SQL, and `pgdrip migrate` then hands everything to pgdrip_owner and grants the rest.
+    """
+    if sql:
+        click.echo(schema.roles_sql(migrator), nl=False)
+        return
+    for name, members in schema.roles(database(dsn)).items():
+        shown = "missing" if members is None else ", ".join(members) or "nobody"
+        click.echo(f"{name}: {shown}")
+
+
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what completes commands in SHELL: eval "$(pgdrip completion bash)"."""
