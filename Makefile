@@ -8,14 +8,15 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
   ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
 
-.PHONY: bench-runner demo test check chaos mutants clean
+.PHONY: bench-runner demo test check chaos soak mutants clean
 
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
 
-# All tests, or those of TESTS="tests/sql tests/test_seeds.py".
+# All tests, on two servers at once; or those of TESTS="tests/sql tests/test_seeds.py".
+ALL := --numprocesses 2 --dist loadfile
 test: .venv/.installed-test
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest $(or $(TESTS),$(ALL))
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
@@ -24,7 +25,7 @@ check: .venv/.installed-dev
 	$(BIN)/python tests/pgspot_functions.py
 	$(BIN)/squawk --assume-in-transaction --pg-version 15.0 --exclude $(RULES_OFF) \
 	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
-	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest
+	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest $(ALL)
 
 bench-runner: .venv/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/bench/bench_runner.py
@@ -34,6 +35,11 @@ SEED ?= 1
 SECONDS ?= 15
 chaos: .venv/.installed-test
 	cd tests && ../$(BIN)/python -m chaos --seed $(SEED) --seconds $(SECONDS) $(PLANS)
+
+# A fault every 30 s while work flows: what must not grow, looked at each minute.
+MINUTES ?= 60
+soak: .venv/.installed-test
+	cd tests && ../$(BIN)/python -m chaos.soak --seed $(SEED) --minutes $(MINUTES)
 
 # Every mutant of the SQL, or those whose names have one of WORDS="token due"; 5 minutes.
 mutants: .venv/.installed-test

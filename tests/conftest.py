@@ -1,6 +1,7 @@
 """Fixtures: a database for every test, its clock, and connections to it."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _DATABASES = pytest.StashKey[Databases]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist ignores it in its workers, and what tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in set(os.environ) - _KEPT:
         if name == "DATABASE_URL" or name.startswith("PG"):
             del os.environ[name]  # whatever database it names, no test shall find it
