@@ -41,6 +41,7 @@ CAUSES = {
     "pause_enrollment": "select pgdrip.pause_enrollment(1, 'asked to')",
     "exit": "select pgdrip.exit_enrollment(1, 'asked to')",
     "suppress": f"select pgdrip.suppress('{PHONE}', 'asked to')",
+    "erase": "select pgdrip.erase_contact(1, 'asked to')",
 }
 
 
@@ -265,6 +266,13 @@ commit;
 perform pgdrip.unsuppress(c.phone, 'x') from pgdrip.contacts as c
   where c.contact_id = v_any;"""
     + AGAIN,
+    "erase": """
+perform pgdrip.erase_contact(c.contact_id, 'x')
+   from (select c.contact_id from pgdrip.contacts as c where c.erased_at is null
+          order by random() limit 1) as c;
+commit;
+perform pgdrip.add_trigger(
+  pgdrip.upsert_contact('+6011' || lpad(v_any::text, 7, '0')), 'WARM');""",
     "enroll": AGAIN,
     "sweep": """
 insert into pgdrip.contact_triggers (contact_id, trigger)
@@ -296,6 +304,9 @@ MEETINGS = [
     ("report", "sweep"),
     ("report", "failover"),
     ("claim", "failover"),
+    ("claim", "erase"),
+    ("report", "erase"),
+    ("enroll", "erase"),
 ]
 
 
