@@ -166,7 +166,9 @@ def test_a_packed_body_is_read_when_it_is_signed_as_packed(served: Served) -> No
 
 
 @pytest.mark.parametrize(
-    "body", [b"no gzip", gzip.compress(b"{}" * 50)[:-9], gzip.compress(b"{}") * 2]
+    "body",
+    [b"no gzip", gzip.compress(b"{}" * 50)[:-9], gzip.compress(b"{}") * 2],
+    ids=["none", "cut short", "twice"],
 )
 def test_a_packed_body_that_is_broken_is_refused(served: Served, body: bytes) -> None:
     packed = hooks.gowa(body, **{"Content-Encoding": "gzip"})
