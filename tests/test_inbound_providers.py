@@ -115,7 +115,7 @@ def test_a_signed_time_may_be_five_minutes_off(age: float, is_fresh: int) -> Non
         ("webhook-timestamp", ""),
         ("webhook-timestamp", "now"),
         ("webhook-timestamp", "9" * 400),
-        ("webhook-timestamp", f"{time.time():.0f}.0"),
+        ("webhook-timestamp", "NOW.0"),
         ("webhook-signature", ""),
         ("webhook-signature", "v1,"),
         ("webhook-signature", "v1a,ü v1"),
@@ -123,7 +123,7 @@ def test_a_signed_time_may_be_five_minutes_off(age: float, is_fresh: int) -> Non
 )
 def test_each_header_of_a_signed_webhook_counts(header: str, value: str) -> None:
     signed = hooks.webhook({"type": "sent"})
-    signed.headers[header] = value
+    signed.headers[header] = value.replace("NOW", f"{time.time():.0f}")
     assert PROVIDERS["webhook"].identify(arrived(signed)) is None
 
 
