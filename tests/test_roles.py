@@ -17,10 +17,13 @@ from pgdrip.migrate import apply_test_clock, migrate
 from pgdrip.postgres import Server, find_binaries
 from stage import Db
 
-READER = set(
-    "check clock day_span forecast hourly_rate is_unlocked mask metrics minute_tally"
-    " ramp_rate receipt_rank recipient schema_version sees_people sender_queue shown"
-    " slot_at slot_counts".split()
+# Views call these with the rights of whoever reads them.
+OF_VIEWS = set(
+    "day_span hourly_rate is_unlocked mask ramp_rate receipt_rank recipient"
+    " sees_people sender_queue shown slot_at slot_counts".split()
+)
+READER = OF_VIEWS | set(
+    "check clock forecast metrics minute_tally schema_version".split()
 )
 RUNNER = set(
     "begin_send claim clock heartbeat next_wake release report schema_version"
@@ -367,6 +370,41 @@ def test_a_login_with_the_runners_role_runs(dsn: str, db: Db, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     sent = "select count(*) as n from pgdrip.deliveries where event = 'sent'"
     assert stage.one(db, sent) == {"n": 5}
+
+
+@pytest.mark.parametrize(
+    ("role", "commands"),
+    [
+        (
+            "pgdrip_operator",
+            "export definitions|export contacts|export deliveries|export progress"
+            "|status|senders|failures|uncertain|funnel WARM|check|explain contact 1"
+            "|simulate WARM|forecast WARM 5|person show 1|pause all --reason x"
+            "|person erase 1 --reason x --yes",
+        ),
+        (
+            "pgdrip_reader",
+            "export contacts|export progress|status|senders|failures|uncertain"
+            "|funnel WARM|check|forecast WARM 5",
+        ),
+        ("pgdrip_app", "enroll WARM 1|suppress +60110000001 --reason x --yes"),
+    ],
+)
+def test_a_login_with_a_role_has_its_commands(
+    dsn: str, db: Db, role: str, commands: str
+) -> None:
+    stage.sender(db)
+    stage.sequence(db, "WARM")
+    stage.lead(db, p_email="jane@example.com", p_name="Jane Doe")
+    name = f"{role}_test"
+    with role_with(db, name, f"in role {role}"):
+        mine = make_conninfo(dsn, user=name, password="secret")
+        for command in commands.split("|"):
+            done = invoke(*command.split(), PGDRIP_DSN=mine)
+            assert done.exit_code == 0, (command, done.output)
+            if role == "pgdrip_reader":
+                assert "+6011" not in done.output
+                assert "jane@" not in done.output
 
 
 def test_the_sql_of_the_roles_can_be_printed(db: Db) -> None:

@@ -300,6 +300,50 @@ comment on column pgdrip.queue_health.senders_down is
 comment on column pgdrip.queue_health.runners_alive is
   'Runners that ticked within a minute; pg_cron, which sends nothing, is none';
 
+create or replace view pgdrip.delivery_events as
+  select j.at, j.enrollment_id, j.token, j.event, j.step, j.attempt, j.sender_id, j.runner,
+         j.due_at, j.begun_at, j.code, j.class, pgdrip.shown(j.detail) as detail, j.provider_id,
+         j.verdict, j.next_due_at, j.content_hash, j.variant
+    from pgdrip.deliveries as j;
+
+comment on view pgdrip.delivery_events is 'The journal, event by event';
+comment on column pgdrip.delivery_events.at is
+  'When it was written';
+comment on column pgdrip.delivery_events.enrollment_id is
+  'The enrollment';
+comment on column pgdrip.delivery_events.token is
+  'The claim; NULL: no claim had to do with it';
+comment on column pgdrip.delivery_events.event is
+  'sent, failed, uncertain, abandoned, refused, resolved or skipped';
+comment on column pgdrip.delivery_events.step is
+  'Number of the step';
+comment on column pgdrip.delivery_events.attempt is
+  'Which send of the step it was, from 1';
+comment on column pgdrip.delivery_events.sender_id is
+  'Whose message it was';
+comment on column pgdrip.delivery_events.runner is
+  'Who held it';
+comment on column pgdrip.delivery_events.due_at is
+  'When the step had been due';
+comment on column pgdrip.delivery_events.begun_at is
+  'When the send began; NULL: it did not';
+comment on column pgdrip.delivery_events.code is
+  'What the channel calls it, or why it was abandoned, refused or resolved';
+comment on column pgdrip.delivery_events.class is
+  'Class of a failure';
+comment on column pgdrip.delivery_events.detail is
+  'What the channel said; masked for readers';
+comment on column pgdrip.delivery_events.provider_id is
+  'What the provider calls the message';
+comment on column pgdrip.delivery_events.verdict is
+  'What came of it';
+comment on column pgdrip.delivery_events.next_due_at is
+  'When the enrollment is due next';
+comment on column pgdrip.delivery_events.content_hash is
+  'sha256 of what was rendered: see content_hash()';
+comment on column pgdrip.delivery_events.variant is
+  'Which variant of the step it was, from 1';
+
 create or replace view pgdrip.failures as
   select j.at, q.name as sequence, e.contact_id,
          pgdrip.shown(pgdrip.recipient(h.address, c.phone, c.email)) as recipient, j.step, j.attempt,

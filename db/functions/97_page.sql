@@ -140,8 +140,8 @@ declare
   v_to    timestamptz;
   v_count bigint := 0;
 begin
-  -- At first, and where retention took what was not counted yet: from what it remembers.
-  if v_from is null or v_from < (select c.pruned_until from pgdrip.control as c) then
+  -- From the beginning, and that is in the sums where retention took it.
+  if v_from is null then
     delete from pgdrip.minute_counts;
     delete from pgdrip.sender_hours;
     delete from pgdrip.step_counts;
@@ -149,8 +149,7 @@ begin
     select h.sequence_id, h.step, sum(h.sent), sum(h.skipped), sum(h.failed)
       from pgdrip.history_sums as h group by h.sequence_id, h.step;
     v_from := least(v_end, date_trunc('hour', (select min(j.at) from pgdrip.deliveries as j), 'UTC'));
-    insert into pgdrip.tallies (name, counted_at) values ('history', v_from)
-    on conflict (name) do update set counted_at = excluded.counted_at;
+    insert into pgdrip.tallies (name, counted_at) values ('history', v_from);
   end if;
   while v_from < v_end and v_count < 100000 loop
     v_to := least(v_end, v_from + interval '1 hour');
@@ -233,6 +232,11 @@ $$;
 comment on function pgdrip.minute_tally() is
   'Events by minute, event and class in the last 25 hours: what tally(''history'') counted, and the minutes since then, three at most';
 
+create or replace view pgdrip.last_tallies as
+  select t.name, t.counted_at, t.content from pgdrip.tallies as t;
+
+comment on view pgdrip.last_tallies is 'What tally() counted last, by name, and when';
+
 create or replace view pgdrip.sender_day as
   select s.name as sender, h.hour_at, h.sent, h.failed
     from pgdrip.sender_hours as h join pgdrip.senders as s using (sender_id)
@@ -277,13 +281,14 @@ create or replace view pgdrip.contact_details as
          array(select t.trigger from pgdrip.contact_triggers as t
                 where t.contact_id = c.contact_id order by t.trigger_id) as triggers,
          array(select x.reason from pgdrip.suppressions as x
-                where x.address in (c.phone, lower(c.email)) order by x.created_at) as suppressed
+                where x.address in (c.phone, lower(c.email)) order by x.created_at) as suppressed,
+         c.erased_at
     from (select pgdrip.sees_people() as sees) as k
    cross join pgdrip.contacts as c
     left join pgdrip.senders as s using (sender_id);
 
 comment on view pgdrip.contact_details is
-  'Each contact with the words it carries and why its addresses are suppressed';
+  'Each contact with the words it carries and why its addresses are suppressed; of one that was erased only the id';
 
 create or replace view pgdrip.contact_steps as
   select p.enrollment_id, p.contact_id, p.sequence, p.step, p.step_status, p.message_status,

@@ -50,6 +50,11 @@ SESSION: LiteralString = f"""
     set session characteristics as transaction isolation level read committed
 """
 
+REJECTED_LINES: LiteralString = (
+    "select line, field, reason from pg_temp.import_lines"
+    " where reason is not null order by line"
+)
+
 T = TypeVar("T")
 
 
@@ -240,6 +245,13 @@ def parsed(dsn: str) -> dict[str, Any]:
         ) from None
 
 
+def copy_lines(columns: Sequence[LiteralString]) -> Composed:
+    """The COPY that takes these columns of the lines of an import."""
+    return SQL("copy pg_temp.import_lines ({}) from stdin (format csv)").format(
+        SQL(", ").join(map(SQL, columns))
+    )
+
+
 class Engine:
     """One connection to one pgdrip database.
 
@@ -402,12 +414,8 @@ class Engine:
         an open transaction.
         """
         await self._execute("select pgdrip.stage_import()")
-        into = SQL("copy pg_temp.import_lines ({}) from stdin (format csv)").format(
-            SQL(", ").join(map(SQL, columns))
-        )
-
         async with self._deadline():
-            copying = self._connection.cursor().copy(into)
+            copying = self._connection.cursor().copy(copy_lines(columns))
             copy = await copying.__aenter__()
         try:
 
@@ -433,11 +441,7 @@ class Engine:
 
     async def rejected_lines(self) -> list[RejectedLine]:
         """The lines that merge_import() left out, in the same transaction."""
-        return await self._rows(
-            RejectedLine,
-            "select line, field, reason from pg_temp.import_lines"
-            " where reason is not null order by line",
-        )
+        return await self._rows(RejectedLine, REJECTED_LINES)
 
     # Definitions
 
@@ -714,7 +718,7 @@ class Engine:
         """What was counted, by name; what never was is left out."""
         found = await self._rows(
             Tally,
-            "select name, counted_at, content from pgdrip.tallies"
+            "select name, counted_at, content from pgdrip.last_tallies"
             " where name = any (%s)",
             list(names),
         )

@@ -31,13 +31,12 @@ CONTACTS = Query(
     sql.Composed(
         [
             sql.SQL("""\
-select c.contact_id, c.pool, c.phone, c.email, c.name, c.timezone,
-       array_to_string(array(select t.trigger from pgdrip.contact_triggers as t
-         where t.contact_id = c.contact_id order by t.trigger_id), ';') as trigger,
-       s.name as sender, c.attributes, c.created_at
-  from pgdrip.contacts as c
-  left join pgdrip.senders as s using (sender_id)
- order by c.contact_id""")
+select contact_id, pool, phone, email, name, timezone,
+       array_to_string(triggers, ';') as trigger, preferred_sender as sender,
+       attributes, created_at
+  from pgdrip.contact_details
+ where erased_at is null
+ order by contact_id""")
         ]
     )
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pgdrip.cli.ask import sql_option
 from pgdrip.cli.database import with_engine
 from pgdrip.engine import Engine
 from pgdrip.errors import UsageError
@@ -13,7 +14,7 @@ from pgdrip.query import CONTACTS, Query, rows_of, view
 QUERIES = {
     "definitions": rows_of("export_definitions"),
     "contacts": CONTACTS,
-    "deliveries": view("deliveries", order="at, enrollment_id"),
+    "deliveries": view("delivery_events", order="at, enrollment_id"),
     "progress": view("sequence_progress", order="enrollment_id, step"),
 }
 
@@ -28,7 +29,7 @@ QUERIES = {
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write to this file.  [default: standard output]",
 )
-@click.option("--show-sql", is_flag=True, help="Print the SQL, do not run it.")
+@sql_option
 @click.pass_obj
 def export(
     dsn: str | None, what: str, form: str | None, output: Path | None, show_sql: bool
