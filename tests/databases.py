@@ -24,6 +24,7 @@ from pgdrip.postgres import Server, find_binaries, version
 from pgtap import install_pgtap
 
 CHECKOUT = Path(__file__).parents[1]
+RECIPE = CHECKOUT / "db" / "Dockerfile"
 STAGE = CHECKOUT / "tests" / "stage.sql"
 CLOCK_START = "2026-01-05 09:00:00+00"
 SEARCH_PATH = '"$user", public, tap'
@@ -110,8 +111,7 @@ def _docker() -> Source:
     """A container of db/Dockerfile's image, which is built when it is missing."""
     import docker  # type: ignore[import-untyped]
 
-    recipe = CHECKOUT / "db" / "Dockerfile"
-    image = f"pgdrip-db:{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
+    image = image_name()
     try:
         client = docker.from_env(timeout=10)
         client.ping()
@@ -122,10 +122,15 @@ def _docker() -> Source:
     except docker.errors.ImageNotFound:
         try:
             client.api.timeout = 600
-            client.images.build(path=str(recipe.parent), tag=image, rm=True)
+            client.images.build(path=str(RECIPE.parent), tag=image, rm=True)
         except (docker.errors.BuildError, docker.errors.APIError) as error:
             raise NoDatabase(f"the image cannot be built: {error}") from None
     return Source(f"image {image}", partial(_container, image))
+
+
+def image_name() -> str:
+    """Under which the image of db/Dockerfile, as it is now, is kept."""
+    return f"pgdrip-db:{hashlib.sha256(RECIPE.read_bytes()).hexdigest()[:12]}"
 
 
 @contextmanager

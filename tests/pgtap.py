@@ -30,7 +30,7 @@ def install_pgtap(connection: psycopg.Connection[Any]) -> None:
     """Put pgTAP into schema `tap`, as an extension where the server has it."""
     connection.execute("create schema tap")
     if connection.execute(
-        "select from pg_catalog.pg_available_extensions where name = 'pgtap'"
+        "select 1 from pg_catalog.pg_available_extensions where name = 'pgtap'"
     ).fetchone():
         connection.execute("create extension pgtap schema tap")
     else:

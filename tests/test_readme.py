@@ -1,16 +1,27 @@
 """The README is true: its session runs, and its API is the catalog's."""
 
+import os
 import re
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
+from databases import CHECKOUT
 from pgdrip.definitions import load
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (CHECKOUT / "README.md").read_text()
 SESSION = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)[0]
+WALK = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[0]
+MARK = "-- and then --"
+SOURCE = "CHANGELOG.md LICENSE README.md pyproject.toml db examples runner".split()
 TABLE = README.split("## API")[1].split("\nViews: ")[0]
 FUNCTIONS = re.findall(r"`(\w+)\(([\w, ]*)\)`", TABLE)
 
@@ -26,6 +37,62 @@ def test_the_session_enrolls_sends_and_ends_with_nothing_to_complain_of(
     why = db.execute("select why from pgdrip.explain_contact(1)").fetchone()
     assert why == {"why": "due in 12 h"}
     assert db.execute("select * from pgdrip.check()").fetchall() == []
+
+
+def test_a_newcomer_gets_from_nothing_to_sending(empty: str, tmp_path: Path) -> None:
+    """The shell's lines in order; comments on lines of their own are what it showed."""
+    for name in SOURCE:
+        copy = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy
+        copy(CHECKOUT / name, tmp_path / name)
+    chunks = re.split(r"(?m)^((?:# .*\n)+)", WALK.replace("8025", str(free_port())))
+    commands, shown = chunks[::2], chunks[1::2]
+    script = f"echo {MARK!r}\n".join(["set -e\n", *commands])
+    done = in_a_shell(script, tmp_path, pg_variables(empty))
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.split(f"{MARK}\n")[1:]
+    assert len(told) == len(commands) > 5
+    for output, comments in zip(told, shown, strict=False):
+        expected = [line.removeprefix("# ") for line in comments.splitlines()]
+        last = output.splitlines()[-len(expected) :]
+        assert [line.rpartition("\t")[2] for line in last] == expected
+
+
+def in_a_shell(
+    script: str, folder: Path, variables: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """All that it leaves running ends with it."""
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(script, process.returncode, output, errors)
+
+
+def pg_variables(dsn: str) -> dict[str, str]:
+    """What libpq reads instead of a DSN."""
+    names = {"dbname": "PGDATABASE"}
+    return {
+        names.get(key, f"PG{key.upper()}"): str(value)
+        for key, value in conninfo_to_dict(dsn).items()
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def test_the_api_table_names_functions_with_their_arguments(
@@ -47,7 +114,7 @@ def test_the_api_table_names_functions_with_their_arguments(
 def test_the_engine_client_calls_only_what_the_readme_names(
     db: psycopg.Connection[Any],
 ) -> None:
-    engine = (Path(__file__).parents[1] / "runner/pgdrip/engine.py").read_text()
+    engine = (CHECKOUT / "runner/pgdrip/engine.py").read_text()
     called = set(re.findall(r"pgdrip\.(\w+)\(", engine))
     assert called <= {name for name, _ in FUNCTIONS}
 
