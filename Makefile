@@ -8,7 +8,7 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
   ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
 
-.PHONY: bench-runner demo test check chaos soak mutants clean
+.PHONY: bench-claim bench-import bench-runner demo test check chaos soak mutants clean
 
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
@@ -29,6 +29,13 @@ check: .venv/.installed-dev
 
 bench-runner: .venv/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/bench/bench_runner.py
+
+# A million contacts, five times, beside a bare COPY of them; some minutes.
+bench-claim: .venv/.installed-test
+	PYTHONPATH=tests $(BIN)/python tests/bench/bench_claim.py
+
+bench-import: .venv/.installed-test
+	PYTHONPATH=tests $(BIN)/python tests/bench/bench_import.py
 
 # Every plan in turn, or those of PLANS="park" "runners only" …; about a minute each.
 SEED ?= 1

@@ -68,7 +68,7 @@ begin
           'remove_trigger', 'schema_version', 'stage_import', 'suppress', 'upsert_contact']),
         ('operator', array[
           'activate_sequence', 'apply_group', 'apply_sender', 'apply_sequence',
-          'archive_sequence', 'assert_cron', 'delete_sender', 'erase_contact', 'exit_enrollment',
+          'archive_sequence', 'assert_cron', 'cron_jobs', 'delete_sender', 'erase_contact', 'exit_enrollment',
           'explain_contact', 'export_contact', 'export_definitions', 'maintain',
           'move_sender', 'note', 'pause_all', 'pause_enrollment', 'pause_sender',
           'pause_sequence', 'record_probe', 'resolve_uncertain', 'resume_all',

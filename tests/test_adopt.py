@@ -365,6 +365,17 @@ def test_the_next_step_counts_from_the_actual_send(small: Db, run: Run) -> None:
     assert found["due_at"] == datetime(2026, 1, 5, 20, tzinfo=UTC)
 
 
+def test_what_was_sent_long_ago_is_counted_though_the_page_counted_before(
+    small: Db, run: Run
+) -> None:
+    small.execute("select pgdrip.tally('history')")
+    sent(small, 1, "2026-01-04 20:00")
+    run(*ADOPT)
+    small.execute("select pgdrip.tally('history')")
+    counted = every(small, "select step, sent from pgdrip.step_tally where sent > 0")
+    assert counted == [{"step": 1, "sent": 1}]
+
+
 def test_legacy_times_are_read_in_their_own_zone(small: Db, run: Run) -> None:
     sent(small, 1, "2026-01-05 04:00")
     run(*ADOPT, "--legacy-timezone", "Asia/Kuala_Lumpur")

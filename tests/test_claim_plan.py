@@ -46,6 +46,14 @@ select relname, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) as rows
 """
 
 
+def backlog(db: Db) -> None:
+    """Due rows of senders that are paused."""
+    with db.transaction():
+        # Without looking up the parents of 900,000 rows.
+        db.execute("set local session_replication_role = replica")
+        db.execute(BACKLOG, {"senders": PAUSED, "rows": ROWS})
+
+
 @pytest.fixture(scope="module")
 def built(server: Databases) -> Iterator[Db]:
     """One active sender with work behind a thousand paused ones."""
@@ -55,10 +63,7 @@ def built(server: Databases) -> Iterator[Db]:
     ):
         db.execute("alter table pgdrip.due set (autovacuum_enabled = off)")
         stage.sequence(db)
-        with db.transaction():
-            # Without looking up the parents of 900,000 rows.
-            db.execute("set local session_replication_role = replica")
-            db.execute(BACKLOG, {"senders": PAUSED, "rows": ROWS})
+        backlog(db)
         stage.sender(db, "active", rate_per_hour=100_000, burst=1000)
         fleet.work(db, {"active": TAKEN * CLAIMS}, ["WARM"])
         claim(db)  # drains the wakes

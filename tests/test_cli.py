@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import re
 import signal
@@ -166,6 +167,8 @@ def test_migrate_says_what_it_applied_and_then_nothing_more(empty: str) -> None:
     assert first.stdout.startswith("applied 0001.control\n")
     again = invoke("migrate", PGDRIP_DSN=empty)
     assert (again.exit_code, again.stdout) == (0, "schema version 1\n")
+    told = json.loads(invoke("migrate", "--json", PGDRIP_DSN=empty).stdout)
+    assert told == {"applied": [], "version": "1"}
 
 
 def test_apply_publishes_once_and_then_says_unchanged(run: Run, tmp_path: Path) -> None:
@@ -264,6 +267,16 @@ def test_a_strict_import_with_a_bad_line_imports_nothing(
     assert count(db, "contacts") == 0
     fine = run("import", "-", "--strict", stdin=CONTACT)
     assert (fine.exit_code, fine.stdout) == (0, "1 contact imported\n")
+
+
+def test_an_import_answers_in_json(run: Run) -> None:
+    result = run("import", "-", "--json", stdin="phone\n+60123456789\nbad\n")
+    assert result.exit_code == 6
+    found = json.loads(result.stdout)
+    [reject] = found.pop("rejects")
+    assert found == {"contacts": 1}
+    assert (reject["line"], reject["column"]) == (3, "phone")
+    assert told(result, 6) == "1 line rejected, 1 contact imported"
 
 
 @pytest.mark.parametrize("rejects", ["no-such-folder/rejects.csv", "contacts.csv"])
@@ -417,7 +430,8 @@ def test_lines_that_psql_copied_are_merged_and_judged(db: Database) -> None:
         db.execute(
             "insert into pg_temp.import_lines (phone, email, name) values"
             " ('+60123456781', null, E'A\nB'), ('0123', null, 'C'), (null, null, 'D'),"
-            " ('+60123456782', null, ' E ')"
+            " ('+60123456782', null, ' E '), ('+60 123', null, 'F'),"
+            " ('+60123456783999999999', null, 'G')"
         )
         row = db.execute("select pgdrip.merge_import() as stored").fetchone()
         assert row == {"stored": 2}
@@ -428,11 +442,29 @@ def test_lines_that_psql_copied_are_merged_and_judged(db: Database) -> None:
     assert [tuple(one.values()) for one in bad] == [
         (2, "phone", "phone '0123'"),
         (3, None, "phone and em"),
+        (5, "phone", "phone '+60 1"),
+        (6, "phone", "phone '+6012"),
     ]
     names = db.execute("select name from pgdrip.contacts order by name").fetchall()
     assert names == [{"name": "A B"}, {"name": "E"}]
     with pytest.raises(psycopg.Error, match="there are no lines to merge"):
         db.execute("select pgdrip.merge_import()")
+
+
+def test_a_session_imports_again_and_after_temporary_tables_of_its_own(
+    db: Database,
+) -> None:
+    db.execute("create temp table own (a integer); insert into own values (1)")
+    for number in (1, 2):
+        with db.transaction():
+            db.execute("select pgdrip.stage_import()")
+            db.execute(
+                "insert into pg_temp.import_lines (phone) values (%s)",
+                [f"+6012345678{number}"],
+            )
+            row = db.execute("select pgdrip.merge_import() as stored").fetchone()
+            assert row == {"stored": 1}
+    assert count(db, "contacts") == 2
 
 
 def test_importing_again_updates_and_adds_nothing(run: Run, db: Database) -> None:

@@ -49,7 +49,37 @@ COMMANDS = [
     "export contacts",
     "export deliveries",
     "export progress",
+    "retention show",
+    "retention set 365d --detach",
+    "retention off",
 ]
+# Commands that take more than one statement to answer, or none that is known before.
+NO_SQL = {
+    "migrate": "the files of db/migrations and db/functions",
+    "roles": "--sql prints it",
+    "verify": "compares the catalog with those files",
+    "doctor": "looks at the catalog and the server",
+    "demo": "plays on a database of its own",
+    "completion": "needs no database",
+    "validate": "needs no database",
+    "adopt": "a program of statements; --dry-run says what it would do",
+    "run": "claims and reports until it is stopped",
+    "serve": "answers requests until it is stopped",
+    "probe": "records what gateways answer",
+    "reconcile": "records what gateways answer",
+}
+# Commands whose answer is no data.
+NO_JSON = {
+    "roles": "a line for each role",
+    "demo": "is for the eye",
+    "completion": "is a script",
+    "validate": "is the exit code, and a line for each mistake",
+    "export": "has formats of its own",
+    "run": "logs in JSON",
+    "serve": "logs in JSON",
+    "top": "is for the eye; status and senders have its data",
+    "healthcheck": "is the exit code",
+}
 
 
 @pytest.fixture
@@ -77,22 +107,91 @@ def test_the_sql_a_command_prints_is_sql_of_this_schema(
     db.execute(f"explain {shown.stdout}".encode())
 
 
-def test_every_command_that_calls_one_function_prints_its_sql() -> None:
-    def leaves(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
-        if not isinstance(command, click.Group):
-            return [(path, command)]
-        context = click.Context(command)
-        names = command.list_commands(context)
-        found = [(name, command.get_command(context, name)) for name in names]
-        return [x for name, one in found if one for x in leaves(one, f"{path} {name}")]
+def leaves(command: click.Command, path: str = "") -> dict[str, click.Command]:
+    """Every command by its name, those of groups too."""
+    if not isinstance(command, click.Group):
+        return {path: command}
+    context = click.Context(command)
+    found: dict[str, click.Command] = {}
+    for name in command.list_commands(context):
+        if one := command.get_command(context, name):
+            found |= leaves(one, f"{path} {name}".strip())
+    return found
 
-    has_sql = {
-        path.strip()
-        for path, command in leaves(cli.main, "")
-        if any(option.name == "show_sql" for option in command.params)
+
+@pytest.mark.parametrize(
+    ("option", "excused"), [("show_sql", NO_SQL), ("as_json", NO_JSON)]
+)
+def test_every_command_prints_its_sql_and_answers_in_json_or_has_a_reason(
+    option: str, excused: dict[str, str]
+) -> None:
+    without = {
+        path
+        for path, command in leaves(cli.main).items()
+        if all(one.name != option for one in command.params)
     }
-    tested = {one for one in has_sql for sample in COMMANDS if sample.startswith(one)}
-    assert has_sql - tested == {"apply"}
+    assert without == set(excused)
+
+
+def test_the_sql_of_every_command_is_tested() -> None:
+    tested = {path for path in leaves(cli.main) for one in COMMANDS if path in one}
+    several = {"apply", "plan", "import", "top", "healthcheck"}
+    assert tested | several | set(NO_SQL) == set(leaves(cli.main))
+
+
+@pytest.mark.parametrize("command", ["top", "healthcheck"])
+def test_a_command_of_several_questions_prints_each(command: str, db: Database) -> None:
+    shown = invoke(command, "--show-sql").stdout.splitlines()
+    assert "select * from pgdrip.queue_health;" in shown
+    for statement in shown:
+        assert db.execute(statement.encode()).fetchall() is not None
+
+
+def test_the_sql_of_a_plan_plans_and_changes_nothing(
+    db: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "warm.yaml"
+    file.write_text(SEQUENCE + SENDER)
+    shown = invoke("plan", file, "--show-sql").stdout.splitlines()
+    assert (shown[0], shown[-1]) == ("begin;", "rollback;")
+    assert "dry_run" in shown[2]
+    for statement in shown:
+        db.execute(statement.encode())
+    row = db.execute("select from pgdrip.senders").fetchone()
+    assert row is None
+
+
+def test_the_sql_of_an_import_imports(db: Database, tmp_path: Path) -> None:
+    file = tmp_path / "contacts.csv"
+    file.write_text("Mobile,name\n")
+    shown = invoke(
+        "import", file, "--map", "Mobile=phone", "--pool", "sales", "--show-sql"
+    )
+    begin, stage, copy, merge, rejected, commit = shown.stdout.splitlines()
+    db.execute(begin.encode())
+    db.execute(stage.encode())
+    with db.cursor().copy(copy.encode()) as into:
+        into.write("2,+60123456789,Ann\n3,0123,Bob\n")
+    assert db.execute(merge.encode()).fetchone() == {"merge_import": 1}
+    [bad] = db.execute(rejected.encode()).fetchall()
+    db.execute(commit.encode())
+    assert (bad["line"], bad["field"]) == (3, "phone")
+    stored = db.execute("select pool, phone, name from pgdrip.contacts").fetchall()
+    assert stored == [{"pool": "sales", "phone": "+60123456789", "name": "Ann"}]
+
+
+def test_retention_is_shown_set_and_taken_off(run: Run, db: Database) -> None:
+    told(run("retention", "set", "365d"), 2)  # what goes is gone: it asks first
+    assert run("retention", "set", "365d", "--detach", "--yes").stdout == "done\n"
+    [shown] = json.loads(run("retention", "show", "--json").stdout)
+    assert (shown["keep"], shown["is_detached"]) == (365 * 86_400, True)
+    assert "365 d" in run("retention", "show").stdout
+    again = run("retention", "set", "365 days", "--detach", "--yes", "--json")
+    assert again.stdout == "false\n"
+    assert run("retention", "off").stdout == "done\n"
+    row = db.execute("select keep, is_detached from pgdrip.history_retention")
+    assert row.fetchone() == {"keep": None, "is_detached": False}
+    assert told(run("retention", "set", "23h", "--yes"), 1).startswith("p_keep must be")
 
 
 @pytest.mark.parametrize(

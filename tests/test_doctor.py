@@ -1,5 +1,6 @@
 """verify and doctor find what differs from what was shipped; pg_cron ticks as well."""
 
+import json
 import time
 from typing import Any
 
@@ -84,6 +85,10 @@ def test_a_replaced_clock_is_found(dsn: str) -> None:
     found = invoke("verify", PGDRIP_DSN=dsn)
     assert found.exit_code == 7
     assert "clock() is not the server's time" in found.stderr
+    found = invoke("verify", "--json", PGDRIP_DSN=dsn)
+    assert found.exit_code == 7
+    told = " ".join(one["what"] for one in json.loads(found.stdout)["findings"])
+    assert "clock() is not the server's time" in told
 
 
 def test_doctor_says_who_ticks(run: Run, live: Database) -> None:
@@ -95,6 +100,9 @@ def test_doctor_says_who_ticks(run: Run, live: Database) -> None:
     found = run("doctor")
     assert found.stdout == "ticked by: desk\n"
     assert "runner desk is of version 0.0.1" in found.stderr
+    told = json.loads(run("doctor", "--json").stdout)
+    assert told["ticked_by"] == ["desk"]
+    assert [one["is_wrong"] for one in told["findings"]] == [False]
 
 
 def test_doctor_misses_the_partition_of_this_month(run: Run, live: Database) -> None:

@@ -431,3 +431,8 @@ def test_probe_tells_how_each_sender_is(world: World) -> None:
     assert ran.exit_code == 0, ran.output
     [line] = [one for one in ran.output.splitlines() if one.startswith("device-0001")]
     assert line.split("\t")[1:4] == ["gowa", "down", "parked"]
+    words += ["--json"]
+    ran = outside(world, devices(True), lambda: CliRunner().invoke(main, words))
+    [told] = json.loads(ran.stdout)
+    assert (told["sender"], told["health"]) == ("device-0001", "up")
+    assert CliRunner().invoke(main, [*words, "--every", "1"]).exit_code == 2

@@ -45,6 +45,29 @@ $$;
 comment on function pgdrip.assert_cron() is
   'Private: major and minor version of pg_cron; none MD003';
 
+create or replace function pgdrip.cron_jobs(p_version text)
+  returns jsonb
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_array(
+    case when string_to_array(p_version, '.')::integer[] >= array[1, 5]
+         then jsonb_build_object('name', 'pgdrip tick', 'schedule', '5 seconds', 'command',
+                'select pgdrip.tick(''pg_cron'', pgdrip.schema_version())')
+         else jsonb_build_object('name', 'pgdrip tick', 'schedule', '* * * * *', 'command',
+                'call pgdrip.tick_for_a_minute()') end,
+    jsonb_build_object('name', 'pgdrip maintain', 'schedule', '17 * * * *', 'command',
+      'select pgdrip.maintain()'),
+    jsonb_build_object('name', 'pgdrip prune', 'schedule', '47 3 * * *', 'command',
+      'delete from cron.job_run_details where jobid in'
+      || ' (select jobid from cron.job where jobname like ''pgdrip %'')'
+      || ' and end_time < pgdrip.clock() - interval ''7 days'''))
+$$;
+
+comment on function pgdrip.cron_jobs(text) is
+  'Private: the jobs for a version of pg_cron, as 1.4: [{name, schedule, command}, …]';
+
 create or replace function pgdrip.schedule_jobs()
   returns integer
   language plpgsql
@@ -52,24 +75,13 @@ create or replace function pgdrip.schedule_jobs()
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_seconds boolean := string_to_array(pgdrip.assert_cron(), '.')::integer[] >= array[1, 5];
-  v_jobs    integer;
+  v_jobs integer;
 begin
   -- A job of the same name is replaced, so that once more changes nothing.
   execute format('select count(%s.schedule(j.name, j.schedule, j.command))
-                    from unnest($1, $2, $3) as j(name, schedule, command)',
+                    from jsonb_to_recordset($1) as j(name text, schedule text, command text)',
                  to_regnamespace('cron'))
-    into v_jobs
-   using array['pgdrip tick', 'pgdrip maintain', 'pgdrip prune'],
-         array[case when v_seconds then '5 seconds' else '* * * * *' end,
-               '17 * * * *', '47 3 * * *'],
-         array[case when v_seconds
-                    then 'select pgdrip.tick(''pg_cron'', pgdrip.schema_version())'
-                    else 'call pgdrip.tick_for_a_minute()' end,
-               'select pgdrip.maintain()',
-               'delete from cron.job_run_details where jobid in'
-               || ' (select jobid from cron.job where jobname like ''pgdrip %'')'
-               || ' and end_time < pgdrip.clock() - interval ''7 days'''];
+    into v_jobs using pgdrip.cron_jobs(pgdrip.assert_cron());
   perform pgdrip.note('schedule', 'the jobs of pg_cron');
   return v_jobs;
 end

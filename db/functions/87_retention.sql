@@ -1,9 +1,12 @@
 -- Retention: months of history that are old enough and belong to finished enrollments only
 -- go, the oldest first, so that what is left is complete from some moment on. Writes
--- control, history_sums, provider_refs and contact_events, and drops or detaches partitions.
+-- control, history_sums, tallies, provider_refs and contact_events, and drops or detaches
+-- partitions.
 --
 -- What went is final: retry_failed() takes up nothing whose history is gone, and so the
 -- sums stay true; it and retire_history() keep out of each other's way by a lock.
+
+set local search_path = pg_catalog, pg_temp;
 
 create or replace function pgdrip.set_retention(p_keep interval, p_detach boolean default false)
   returns boolean
@@ -52,6 +55,32 @@ $$;
 
 comment on function pgdrip.history_months() is
   'Private: the months of UTC that have a partition, the oldest first';
+
+create or replace view pgdrip.history_retention as
+  select c.retention as keep, c.is_history_detached as is_detached, c.pruned_until,
+         m.oldest_at, m.months, m.bytes
+    from pgdrip.control as c
+   cross join (
+      select min(to_date(right(p.relname, 7), 'YYYY_MM')::timestamp at time zone 'UTC') as oldest_at,
+             count(*) as months, sum(pg_total_relation_size(p.oid))::bigint as bytes
+        from pg_inherits as i join pg_class as p on p.oid = i.inhrelid
+       where i.inhparent = 'pgdrip.deliveries'::regclass
+         and p.relname ~ '^deliveries_[0-9]{4}_[0-9]{2}$') as m;
+
+comment on view pgdrip.history_retention is
+  'How long history is kept, and how much of it there is, in one row; set_retention() says how long';
+comment on column pgdrip.history_retention.keep is
+  'How long a month is kept at least after its end; NULL: for ever';
+comment on column pgdrip.history_retention.is_detached is
+  'Whether months older than that stay as tables to archive, else they are dropped';
+comment on column pgdrip.history_retention.pruned_until is
+  'Retention took the events before this; NULL: none yet';
+comment on column pgdrip.history_retention.oldest_at is
+  'When the oldest month that is there begins';
+comment on column pgdrip.history_retention.months is
+  'Months that have a partition, those to come included';
+comment on column pgdrip.history_retention.bytes is
+  'Their size with indexes';
 
 create or replace function pgdrip.history_holder(p_from timestamptz, p_until timestamptz)
   returns bigint
@@ -167,6 +196,8 @@ begin
         failed = h.failed + excluded.failed,
         last_confirmed = h.last_confirmed + excluded.last_confirmed;
   update pgdrip.control as c set pruned_until = greatest(c.pruned_until, p_month.until_at);
+  -- What tally() has not counted it cannot any more, and begins anew from the sums.
+  delete from pgdrip.tallies as t where t.name = 'history' and t.counted_at < p_month.until_at;
   -- Everybody who reads or writes the journal waits while this waits: not for long.
   if p_detach then
     execute format('alter table pgdrip.deliveries detach partition pgdrip.%I', p_month.name);

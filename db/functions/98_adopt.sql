@@ -399,6 +399,10 @@ begin
     join pg_temp.legacy_proofs as f on f.contact_id = p.contact_id and f.target = p.target
    where p.obstacle is null and f.proof <> 'doubt'
    order by f.at;
+  -- What is over was counted once, and now there is more of it: tally() begins anew.
+  if found then
+    delete from pgdrip.tallies as t where t.name = 'history';
+  end if;
   -- Begun and never heard of again, as a send whose lease ran out.
   insert into pgdrip.deliveries
     (at, enrollment_id, token, event, step, attempt, sender_id, runner, due_at, begun_at, code,

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, LiteralString
 
-from pgdrip.engine import Engine
+from pgdrip.engine import REJECTED_LINES, Engine, copy_lines
 from pgdrip.errors import RowsRejected
 from pgdrip.phones import BadPhone, normaliser
+from pgdrip.query import value_of
 
 FIELDS: tuple[LiteralString, ...] = (
     *("phone", "email", "name", "timezone", "trigger", "sender"),
@@ -119,6 +120,19 @@ async def import_csv(
     except _Undo:
         stored = 0
     return Imported(stored, sorted(rejects))
+
+
+def statements(
+    stream: IO[bytes], *, pool: str, mapping: Mapping[str, str]
+) -> Iterator[str]:
+    """What import_csv() does with this file; raises RowsRejected like it."""
+    columns = Reader(stream, mapping=mapping).copied
+    yield "begin;"
+    yield f"{value_of('stage_import')}"
+    yield f"{copy_lines(columns).as_string()};"
+    yield f"{value_of('merge_import', pool=pool)}"
+    yield f"{REJECTED_LINES};"
+    yield "commit;"
 
 
 class Reader:

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from pgdrip.console import Terminal, printable, shown, span
 from pgdrip.engine import Engine
-from pgdrip.query import view
+from pgdrip.query import value_of, view
 
+NOW = value_of("clock")
+HEALTH = view("queue_health")
 LOAD = view("sender_load", order="backlog desc, used_hour desc, sender", limit=100)
 COUNTS = ("due_now", "in_flight", "awaiting", "scheduled", "parked", "uncertain")
 # sender_load's columns and how wide they are drawn, 80 together with what is between.
@@ -46,8 +48,8 @@ async def watch(dsn: str, *, every: float, looks: int | None = None) -> None:
 
 async def look(engine: Engine, height: int) -> Group:
     """What there is to see now, on a screen of so many lines."""
-    now = await engine.clock()
-    [health] = (await engine.ask(view("queue_health"))).records()
+    now = (await engine.ask(NOW)).value
+    [health] = (await engine.ask(HEALTH)).records()
     senders = (await engine.ask(LOAD)).records()
     return Group(
         Text(f"pgdrip  {shown(now)}", "bold"),

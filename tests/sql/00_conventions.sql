@@ -65,7 +65,7 @@ select is_empty($$select signature from functions where prosecdef and name <> 'c
                 'whatever acts with its owner''s rights is there for others to call');
 select is_empty($$select signature from granted where not prosecdef
                      and (prosrc ~ '\m(from|join|into|update) pgdrip\.[a-z_]+\M(?!\()' or provolatile = 'v')
-                     and name not in ('schedule_jobs', 'unschedule_jobs', 'tick_for_a_minute', 'stage_import', 'merge_import')$$,
+                     and name not in ('schedule_jobs', 'unschedule_jobs', 'cron_jobs', 'tick_for_a_minute')$$,
                 'whatever others call and reads a table acts with its owner''s rights; pg_cron''s jobs are their caller''s');
 select is_empty($$select signature from functions where prosecdef
                      and not proconfig @> array['search_path=pg_catalog, pg_temp']$$,

@@ -145,5 +145,28 @@ select is((select count(*) from pgdrip.uncertain_deliveries where token is not n
 select is(pgdrip.resolve_uncertain(token, 'not_sent'), 'retry', 'and are resolved by them')
   from pgdrip.uncertain_deliveries;
 select is_empty('select * from pgdrip.check()', 'every invariant holds after the restore');
+
+-- retry_failed: an enrollment that failed, and one that its step parked
+create function pg_temp.retried(p_step jsonb) returns text language plpgsql as $$
+declare
+  v_case  bigint;
+  v_twice text;
+begin
+  perform stage.new_case(p_step);
+  perform stage.take();
+  perform stage.start();
+  perform stage.tell('failed', 'permanent');
+  v_case := (select c.enrollment_id from stage.this_case as c);
+  delete from pgdrip.wakes;
+  v_twice := pgdrip.retry_failed(v_case, 'mended') || ' ' || pgdrip.retry_failed(v_case, 'again');
+  return concat_ws(' ', v_twice, (select count(*) from pgdrip.wakes as w join pgdrip.enrollments as e using (sender_id)
+      where e.enrollment_id = v_case and w.due_at = pgdrip.clock()),
+    (select string_agg(a.reason, ' ') from pgdrip.audit as a
+      where a.object = format('enrollment %s', v_case)));
+end $$;
+select pgdrip.exit_all(array(select enrollment_id from pgdrip.due), 'next');
+select is(pg_temp.retried('{}'), 'true false 1 mended', 'what failed is due again, its sender woken once, the audit told once');
+select is(pg_temp.retried('{"on_failure": "park"}'), 'true false 1 mended', 'and so is what its step parked');
+select is_empty('select * from pgdrip.check()', 'every invariant holds after that');
 select * from finish();
 rollback;

@@ -74,6 +74,17 @@ select throws_ok(format('select pgdrip.resolve_uncertain(%s, %L)', token, 'sent'
 select is((pg_temp.maintain('2026-04-01 09:00+00')).months_retired, 1, 'February goes when its time comes');
 select is(pg_temp.violations(), 'none', 'LEDGER_SUMS: the sums stand for its events');
 select is_empty('select 1 from pgdrip.sequence_progress', 'nothing is told of a run without history');
+select is((select row(keep, is_detached, pruned_until, oldest_at)::text from pgdrip.history_retention),
+          (select row(interval '30 days', false, pruned_until, pruned_until)::text from pgdrip.control),
+          'a view says how long history is kept and since when it is whole');
+create function pg_temp.counted() returns text language sql as $$
+  select pgdrip.tally('history');
+  select string_agg(t::text, ' ' order by t.step)
+    from (select x.step, sum(x.sent), sum(x.skipped), sum(x.failed)
+            from pgdrip.step_tally as x group by x.step) as t
+$$;
+select is(pg_temp.counted(), '(1,1,0,0) (3,1,0,0)',
+          'what tally() never saw it takes from the sums');
 select is(pg_temp.funnel(), '1: 1 sent 1 delivered 1 read 0 skipped 0 failed, 3: 1 sent 0 delivered 0 read 0 skipped 0 failed',
   'the funnel forgets nobody');
 select results_eq($$select step, month_at, sent, last_confirmed from pgdrip.history_sums order by step$$,
@@ -129,6 +140,11 @@ select throws_ok(format('select pgdrip.retry_failed(%s, %L)', enrollment_id, 'x'
   from stage.this_case;
 select is(pg_temp.funnel(), '1: 0 sent 0 delivered 0 read 0 skipped 1 failed, 3: 0 sent 0 delivered 0 read 0 skipped 0 failed',
   'failures are remembered, each once');
+select is(pg_temp.counted(), (
+            select string_agg(f::text, ' ' order by f.step)
+              from (select x.step, sum(x.sent), sum(x.skipped), sum(x.failed)
+                      from pgdrip.sequence_funnel as x group by x.step) as f),
+          'months that went before tally() came to them count as well');
 
 -- A receipt in the month after its send is counted once
 select stage.new_case('{}', '{"advance_on": "delivered", "confirm_within": "10 days"}');

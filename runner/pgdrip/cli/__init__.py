@@ -70,6 +70,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "retry": "operate",
         "resolve": "operate",
         "unlock": "operate",
+        "retention": "retention",
     },
     "Watch": {
         "status": "watch",

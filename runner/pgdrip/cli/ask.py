@@ -28,8 +28,8 @@ def asks(
     """
 
     def decorate(put: Callable[..., Query]) -> Command:
-        @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-        @click.option("--show-sql", is_flag=True, help="Print the SQL, do not run it.")
+        @json_option
+        @sql_option
         @click.pass_obj
         def command(dsn: str | None, /, **given: Any) -> None:
             as_json, show_sql = given.pop("as_json"), given.pop("show_sql")
@@ -52,6 +52,18 @@ def asks(
         return functools.update_wrapper(command, put)
 
     return decorate
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(
+        command
+    )
+
+
+def sql_option(command: Command) -> Command:
+    return click.option(
+        "--show-sql", is_flag=True, help="Print the SQL, do not run it."
+    )(command)
 
 
 def for_good(command: Command) -> Command:

@@ -3,15 +3,17 @@
 import csv
 import signal
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn
 
+from pgdrip.cli.ask import json_option, sql_option, to_json
 from pgdrip.cli.database import with_engine
 from pgdrip.console import Terminal, complain, count
-from pgdrip.contacts import Imported, Reject, import_csv
+from pgdrip.contacts import Imported, Reject, import_csv, statements
 from pgdrip.engine import Engine
 from pgdrip.errors import RowsRejected, UsageError
 
@@ -39,6 +41,8 @@ SHOWN_REJECTS = 20
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write every bad line to this CSV file: line, column, reason.",
 )
+@json_option
+@sql_option
 @click.pass_obj
 def import_(
     dsn: str | None,
@@ -48,6 +52,8 @@ def import_(
     region: str | None,
     strict: bool,
     rejects: Path | None,
+    as_json: bool,
+    show_sql: bool,
 ) -> None:
     """Import contacts from a CSV file; - reads standard input.
 
@@ -56,6 +62,11 @@ def import_(
     leaves nothing; importing again updates.
     """
     mapping = _mapping(renamed)
+    if show_sql:
+        with click.open_file(file, "rb") as stream:
+            for statement in statements(stream, pool=pool, mapping=mapping):
+                click.echo(statement)
+        return
     if rejects:
         _require_writable(rejects, file)
     terminal = Terminal(stderr=True)
@@ -89,16 +100,24 @@ def import_(
         done = with_engine(dsn, work)
     if rejects:
         _write_rejects(rejects, done.rejects)
-    for reject in done.rejects[:SHOWN_REJECTS]:
-        column = f"{reject.column}: " if reject.column else ""
-        complain(f"line {reject.line}: {column}{reject.reason}")
+    _tell(done, rejects, as_json=as_json)
+
+
+def _tell(done: Imported, rejects: Path | None, *, as_json: bool) -> None:
     imported = f"{count(done.contacts, 'contact')} imported"
+    if as_json:
+        click.echo(to_json(asdict(done)))
+    else:
+        for reject in done.rejects[:SHOWN_REJECTS]:
+            column = f"{reject.column}: " if reject.column else ""
+            complain(f"line {reject.line}: {column}{reject.reason}")
     if done.rejects:
         raise RowsRejected(
             f"{count(len(done.rejects), 'line')} rejected, {imported}",
-            hint=_where_rejects_are(done.rejects, rejects),
+            hint=None if as_json else _where_rejects_are(done.rejects, rejects),
         )
-    click.echo(imported)
+    if not as_json:
+        click.echo(imported)
 
 
 def _mapping(renamed: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Sequences, senders and groups as code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,10 +9,10 @@ from psycopg.types.json import Jsonb
 
 from pgdrip import definitions
 from pgdrip import plan as planning
-from pgdrip.cli.ask import to_json
+from pgdrip.cli.ask import json_option, sql_option, to_json
 from pgdrip.cli.database import with_engine
 from pgdrip.console import count, table
-from pgdrip.query import rows_of, value_of
+from pgdrip.query import Query, rows_of, value_of
 
 DIFFERENT = 10
 
@@ -39,15 +39,22 @@ def validate(files: Sequence[Path]) -> None:
 
 @click.command()
 @files_argument
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@json_option
+@sql_option
 @click.pass_context
-def plan(context: click.Context, files: Sequence[Path], as_json: bool) -> None:
+def plan(
+    context: click.Context, files: Sequence[Path], as_json: bool, show_sql: bool
+) -> None:
     """Say what applying YAML files would change; exit 10 if anything.
 
     For a sequence with people in it, how many each choice of in_flight leaves where
     they are, moves, and meets on a step that the new version lacks.
     """
     found = definitions.load(files)
+    if show_sql:
+        for statement in _planning(found):
+            click.echo(statement)
+        return
     changes = with_engine(context.obj, lambda engine: planning.plan(engine, found))
     if as_json:
         click.echo(to_json([_plain(one) for one in changes]))
@@ -91,8 +98,8 @@ def _plain(change: planning.Change) -> dict[str, Any]:
 
 @click.command()
 @files_argument
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-@click.option("--show-sql", is_flag=True, help="Print the SQL, do not run it.")
+@json_option
+@sql_option
 @click.pass_obj
 def apply(
     dsn: str | None, files: Sequence[Path], as_json: bool, show_sql: bool
@@ -101,7 +108,7 @@ def apply(
     found = definitions.load(files)
     if show_sql:
         for one in definitions.in_order(found):
-            click.echo(_statement(one))
+            click.echo(_statement(one.kind, one.content))
         return
     applied = with_engine(dsn, lambda engine: definitions.apply(engine, found))
     columns = ["kind", "name", "outcome", "note"]
@@ -115,9 +122,18 @@ def apply(
         table(columns, rows)
 
 
-def _statement(one: definitions.Definition) -> object:
-    content = Jsonb(one.content)
-    if one.kind == "sequence":
-        return rows_of("apply_sequence", definition=content)
-    name = "apply_group" if one.kind == "group" else "apply_sender"
-    return value_of(name, definition=content)
+def _planning(found: Sequence[definitions.Definition]) -> Iterator[object]:
+    """What plan() asks, but for what the other choices of in_flight would mean."""
+    yield "begin;"
+    for one in definitions.in_order(found):
+        dry = {"dry_run": True} if one.kind == "sequence" else {}
+        yield _statement(one.kind, one.content | dry)
+    yield rows_of("export_definitions")
+    yield "rollback;"
+
+
+def _statement(kind: str, content: dict[str, Any]) -> Query:
+    if kind == "sequence":
+        return rows_of("apply_sequence", definition=Jsonb(content))
+    name = "apply_group" if kind == "group" else "apply_sender"
+    return value_of(name, definition=Jsonb(content))

@@ -9,15 +9,22 @@ import click
 
 from pgdrip import logs
 from pgdrip.channels import Down, Failed, NotSent, Sent, Uncertain, Unknown
+from pgdrip.cli.ask import json_option, to_json
 from pgdrip.cli.database import database
 from pgdrip.console import count, table
-from pgdrip.errors import DatabaseUnavailable
+from pgdrip.errors import DatabaseUnavailable, UsageError
 from pgdrip.probe import Probed
 from pgdrip.probe import probe as probe_senders
+from pgdrip.query import Answer
 from pgdrip.reconcile import SETTLED, Reconciled
 from pgdrip.reconcile import reconcile as reconcile_sends
 
 logger = logging.getLogger(__name__)
+
+PROBED = ("sender", "channel", "health", "change", "detail")
+RECONCILED = (
+    *("token", "enrollment", "channel", "recipient", "answer", "verdict", "detail"),
+)
 
 _channels = click.option(
     "--channel",
@@ -36,20 +43,22 @@ _channels = click.option(
     metavar="SECONDS",
     help="Again and again, with this rest between; log what changes.",
 )
+@json_option
 @click.pass_obj
-def probe(dsn: str | None, channels: Sequence[str], every: float | None) -> None:
+def probe(
+    dsn: str | None, channels: Sequence[str], every: float | None, as_json: bool
+) -> None:
     """Ask gateways which senders can send; park and resume senders by it.
 
     Senders that were blocked, paused or retired are left alone.
     """
+    if every and as_json:
+        raise UsageError("--json is for one look", hint="leave out --every")
     logs.configure()
     where = database(dsn)
     if every is None:
         found = asyncio.run(probe_senders(where, channels=channels or None))
-        table(
-            ["sender", "channel", "health", "change", "detail"],
-            [_probe_row(one) for one in found],
-        )
+        _tell(PROBED, [_probe_row(one) for one in found], as_json)
     else:
         asyncio.run(_probe_forever(where, channels, every))
 
@@ -64,8 +73,11 @@ def probe(dsn: str | None, channels: Sequence[str], every: float | None) -> None
     metavar="SECONDS",
     help="Leave out sends that began since then: they may be on their way.",
 )
+@json_option
 @click.pass_obj
-def reconcile(dsn: str | None, channels: Sequence[str], older_than: float) -> None:
+def reconcile(
+    dsn: str | None, channels: Sequence[str], older_than: float, as_json: bool
+) -> None:
     """Ask gateways what became of uncertain sends; settle what they know.
 
     What a gateway does not know stays uncertain.
@@ -78,12 +90,18 @@ def reconcile(dsn: str | None, channels: Sequence[str], older_than: float) -> No
             older_than=timedelta(seconds=older_than),
         )
     )
-    table(
-        ["token", "enrollment", "channel", "recipient", "answer", "verdict", "detail"],
-        [_reconcile_row(one) for one in done],
-    )
+    _tell(RECONCILED, [_reconcile_row(one) for one in done], as_json)
     settled = sum(one.verdict is not None for one in done)
     click.echo(f"{settled} of {count(len(done), 'uncertain send')} settled", err=True)
+
+
+def _tell(
+    columns: Sequence[str], rows: Sequence[tuple[object, ...]], as_json: bool
+) -> None:
+    if as_json:
+        click.echo(to_json(Answer(columns, rows).records()))
+    else:
+        table(columns, rows)
 
 
 async def _probe_forever(dsn: str, channels: Sequence[str], every: float) -> None:

@@ -1,12 +1,12 @@
 """What goes on, and whether all is well."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import click
 
 from pgdrip import live
-from pgdrip.cli.ask import asks, one, rows
+from pgdrip.cli.ask import asks, one, rows, sql_option
 from pgdrip.cli.database import database, with_engine
 from pgdrip.cli.types import SPAN
 from pgdrip.console import count, span, table
@@ -109,16 +109,23 @@ def _broken(number: int) -> None:
     help="At least so many seen within a minute.",
 )
 @click.option("--overdue", type=SPAN, help="Nothing due may have waited longer.")
+@sql_option
 @click.pass_obj
-def healthcheck(dsn: str | None, runners: int, overdue: timedelta | None) -> None:
+def healthcheck(
+    dsn: str | None, runners: int, overdue: timedelta | None, show_sql: bool
+) -> None:
     """Exit 0 if the engine can work, for containers and monitors."""
+    if show_sql:
+        click.echo(live.HEALTH)
+        click.echo(live.NOW)
+        return
 
-    async def look(engine: Engine) -> tuple[Answer, datetime]:
-        return await engine.ask(view("queue_health")), await engine.clock()
+    async def look(engine: Engine) -> tuple[Answer, Answer]:
+        return await engine.ask(live.HEALTH), await engine.ask(live.NOW)
 
-    answer, now = with_engine(dsn, look)
+    answer, clock = with_engine(dsn, look)
     [health] = answer.records()
-    waited = now - (health["oldest_due_at"] or now)
+    waited = clock.value - (health["oldest_due_at"] or clock.value)
     if health["is_locked"]:
         raise PgdripError("the engine is locked", hint="see `pgdrip unlock --help`")
     if health["runners_alive"] < runners:
@@ -139,7 +146,12 @@ def healthcheck(dsn: str | None, runners: int, overdue: timedelta | None) -> Non
 @click.option(
     "--count", "looks", type=click.IntRange(min=1), help="Stop after so many."
 )
+@sql_option
 @click.pass_obj
-def top(dsn: str | None, every: float, looks: int | None) -> None:
+def top(dsn: str | None, every: float, looks: int | None, show_sql: bool) -> None:
     """Watch the queue and its busiest senders, live; Ctrl-C ends."""
+    if show_sql:
+        for query in (live.NOW, live.HEALTH, live.LOAD):
+            click.echo(query)
+        return
     asyncio.run(live.watch(database(dsn), every=every, looks=looks))
