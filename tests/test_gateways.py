@@ -356,6 +356,31 @@ def test_media_over_plain_http_is_a_choice_of_the_sender(name: str) -> None:
     assert outcome == Sent("m-1")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "is_sent"),
+    [
+        ("cdn.example.com img.example.com", True),
+        (["CDN.example.com"], True),
+        ("example.com", False),
+        ([], False),
+        ({"cdn.example.com": 1}, False),
+    ],
+)
+@pytest.mark.parametrize("name", ["gowa", "whatsapp_cloud", "twilio"])
+def test_media_comes_from_the_senders_hosts_only(
+    name: str, hosts: object, is_sent: bool
+) -> None:
+    kind = KINDS[name]
+    outcome, ledger = send(
+        kind.make(PATIENT),
+        answer(200, kind.success),
+        config={**kind.config, "media_hosts": hosts},
+        content={"media": {"type": "image", "url": "https://cdn.example.com/x.png"}},
+    )
+    assert isinstance(outcome, Sent) == is_sent
+    assert bool(ledger) == is_sent
+
+
 @pytest.mark.parametrize("name", ["gowa", "whatsapp_cloud", "twilio"])
 def test_nothing_to_say_is_not_sent(name: str) -> None:
     outcome = KINDS[name].send(answer(200, KINDS[name].success), body=None)

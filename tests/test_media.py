@@ -48,6 +48,7 @@ def fetch(
     *,
     filename: str | None = None,
     timeout: float = 5,
+    hosts: set[str] | None = None,
 ) -> Media:
     """What is fetched from `handler`."""
 
@@ -61,7 +62,7 @@ def fetch(
             )
             try:
                 named = {"type": kind, "url": f"{url}{path}", "filename": filename}
-                return await fetcher.fetch(named)
+                return await fetcher.fetch(named, hosts)
             finally:
                 await fetcher.close()
 
@@ -191,6 +192,12 @@ def test_a_body_that_breaks_off_is_unavailable() -> None:
         return response
 
     assert refused(handler).code == "media_unavailable"
+
+
+def test_media_comes_from_the_hosts_that_were_named_only() -> None:
+    assert fetch(answer(), hosts={"localhost", "127.0.0.1"}).data
+    told = refused(answer(), hosts={"example.com"})
+    assert (told.code, "media_hosts" in told.detail) == ("media_refused", True)
 
 
 def test_a_server_that_cannot_prove_its_name_is_unavailable() -> None:

@@ -29,7 +29,7 @@ Tls = Literal["starttls", "implicit", "none"]
 PORTS: dict[Tls, int] = {"starttls": 587, "implicit": 465, "none": 25}
 KEYS = frozenset(
     "host port tls ca_file helo username secret"
-    " from reply_to unsubscribe_url unsubscribe_signed_by".split()
+    " from reply_to media_hosts unsubscribe_url unsubscribe_signed_by".split()
 )
 BODY_POLICY = SMTP.clone(cte_type="7bit")  # every server takes that
 SHORT = 60  # characters of a subject that need no folding

@@ -11,7 +11,7 @@ import mimetypes
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -80,8 +80,11 @@ class Fetcher:
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
 
-    async def fetch(self, media: dict[str, Any]) -> Media:
-        """What `media`, {"type": "image", "url": …, "filename": …}, names.
+    async def fetch(
+        self, media: dict[str, Any], hosts: Collection[str] | None = None
+    ) -> Media:
+        """What `media`, {"type": "image", "url": …, "filename": …}, names; from one of
+        these hosts only.
 
         Raises Unsendable, with `media_unavailable` as its code if another try may do.
         """
@@ -90,7 +93,7 @@ class Fetcher:
             raise Unsendable("content", f"media must have a type of {', '.join(KINDS)}")
         try:
             async with asyncio.timeout(self._timeout):
-                found = await self._follow(kind, url)
+                found = await self._follow(kind, url, hosts)
             name = media.get("filename")
             return replace(found, name=_name(name, found.type)) if name else found
         except aiohttp.InvalidURL:
@@ -105,8 +108,13 @@ class Fetcher:
         if self._session is not None:
             await self._session.close()
 
-    async def _follow(self, kind: str, url: URL) -> Media:
+    async def _follow(
+        self, kind: str, url: URL, hosts: Collection[str] | None
+    ) -> Media:
         for _ in range(REDIRECTS + 1):
+            if hosts is not None and url.host not in hosts:
+                told = f"{url.host} is not one of media_hosts"
+                raise Unsendable("media_refused", told)
             self._check_literal(url)
             async with self._opened().get(url, allow_redirects=False) as response:
                 to = response.headers.get("Location")

@@ -161,6 +161,16 @@ def storable(value: object, limit: int) -> str | None:
     return str(value)[:limit].replace("\0", "").encode("utf-8", "replace").decode()
 
 
+def media_hosts(config: Mapping[str, Any]) -> frozenset[str] | None:
+    """The hosts a sender's `media_hosts` lets media come from; None: any."""
+    named = config.get("media_hosts")
+    if named is None:
+        return None
+    words = named.split() if isinstance(named, str) else named
+    is_list = isinstance(words, list) and all(isinstance(one, str) for one in words)
+    return frozenset(one.lower() for one in words) if is_list else frozenset()
+
+
 def as_json(message: ClaimedMessage) -> dict[str, Any]:
     """What a receiver gets to see of a message, the same on every channel of JSON."""
     return {

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from pgdrip.channels import Unsendable
+from pgdrip.channels import Unsendable, media_hosts
 from pgdrip.channels.http import http_url
 from pgdrip.engine import ClaimedMessage
 
@@ -33,7 +33,8 @@ def digits(recipient: str) -> str:
 def media_of(message: ClaimedMessage, kinds: Collection[str]) -> Media | None:
     """The step's `media`: `type`, `url` and perhaps `filename`; Unsendable if unfit.
 
-    The URL must be https unless the sender's config says `media_http: true`.
+    The URL must be https unless the sender's config says `media_http: true`, and of one
+    of its `media_hosts` if it has any.
     """
     media = (message.content or {}).get("media")
     if media is None:
@@ -45,6 +46,9 @@ def media_of(message: ClaimedMessage, kinds: Collection[str]) -> Media | None:
         raise Unsendable("content", "media must have an http(s) url")
     if url.scheme != "https" and not is_set(message.sender_config, "media_http"):
         raise Unsendable("content", "the url of media must be https")
+    hosts = media_hosts(message.sender_config)
+    if hosts is not None and url.host not in hosts:
+        raise Unsendable("content", "the host of media is not one of media_hosts")
     name = filename if isinstance(filename, str) and filename.isprintable() else None
     return Media(media["type"], media["url"], name)
 

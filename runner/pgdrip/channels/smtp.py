@@ -23,7 +23,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from pgdrip.channels import (
     Down,
@@ -34,6 +33,7 @@ from pgdrip.channels import (
     Uncertain,
     Unsendable,
     Up,
+    media_hosts,
 )
 from pgdrip.engine import ClaimedMessage, KnownSender
 from pgdrip.errors import ConfigurationError
@@ -71,7 +71,7 @@ class SmtpChannel:
         deadline = asyncio.get_running_loop().time() + self._timeout
         try:
             account = read_account(message.sender_config)
-            attached = await self._fetch(message.content)
+            attached = await self._fetch(message)
         except ConfigurationError as error:
             return Failed("sender", error.message)
         except Unsendable as error:
@@ -103,13 +103,14 @@ class SmtpChannel:
         self._threads.shutdown(wait=False)
         await self._fetcher.close()
 
-    async def _fetch(self, content: dict[str, Any] | None) -> list[Media]:
-        media = (content or {}).get("media")
+    async def _fetch(self, message: ClaimedMessage) -> list[Media]:
+        media = (message.content or {}).get("media")
         if media is None:
             return []
         if not isinstance(media, dict):
             raise Unsendable("content", "media must be an object")
-        return [await self._fetcher.fetch(media)]
+        hosts = media_hosts(message.sender_config)
+        return [await self._fetcher.fetch(media, hosts)]
 
     async def _call(
         self, server: Server, call: Callable[[Session], Outcome], deadline: float
