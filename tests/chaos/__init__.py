@@ -12,6 +12,9 @@ Whoever enrolls keeps a list of what was acknowledged.
     runners    the processes and their supervisor
     faults     the injector
     world      all of these together, one run from the first enrollment to the drain
+    soak       an hour of it in steady flow, and what must not grow
+    process    what a process holds
+    disk       a disk that is full for a while
     judge      ledger, tables and acknowledgements held against each other
 
 `python -m chaos` plays one configuration or all of them; `make chaos` calls it.

@@ -30,22 +30,23 @@ $$
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`since` is the real time, in seconds since 1970, at which it showed START."""
+    """`since` is the real time, in seconds since 1970, at which it showed `start`."""
 
     factor: float
+    start: datetime = START
     since: float = field(default_factory=time.time)
 
     def install(self, dsn: str) -> None:
         apply_test_clock(dsn)
         body = BODY.format(
-            start=START.timestamp(), since=repr(self.since), factor=self.factor
+            start=self.start.timestamp(), since=repr(self.since), factor=self.factor
         )
         with psycopg.connect(dsn) as connection:
             connection.execute(body.encode())
 
     def now(self) -> float:
         """Seconds since 1970, as the database has it."""
-        return START.timestamp() + (time.time() - self.since) * self.factor
+        return self.start.timestamp() + (time.time() - self.since) * self.factor
 
     def real(self, seconds: float) -> float:
         """How long so many of its seconds take."""

@@ -21,6 +21,7 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,10 +106,10 @@ class Gateway:
         self._site = web.TCPSite(self._server, "127.0.0.1", self._port)
         await self._site.start()
 
-    def ledger(self) -> list[Entry]:
-        """What the file says."""
-        lines = self.path.read_text().splitlines()
-        return [Entry(**json.loads(line)) for line in lines]
+    def ledger(self, skip: int = 0) -> list[Entry]:
+        """What the file says after the first `skip` lines."""
+        with self.path.open() as file:
+            return [Entry(**json.loads(line)) for line in islice(file, skip, None)]
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         arrived = self._clock.now()

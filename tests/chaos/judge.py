@@ -21,11 +21,12 @@ select e.enrollment_id, e.status, e.last_confirmed_step, d.step as live_step,
 EVENTS = """
 select enrollment_id || ':' || step as key, event, code, verdict,
        extract(epoch from begun_at)::float8 as begun_at
-  from pgdrip.deliveries where token is not null
+  from pgdrip.deliveries where token is not null and at >= to_timestamp(%s)
 union all
 select enrollment_id || ':' || step, 'live', parked_reason, null,
        extract(epoch from begun_at)::float8 from pgdrip.due
 """
+Events = list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -55,17 +56,12 @@ class Judgement:
     confirmed: int = 0
 
 
-async def judge(world: World) -> Judgement:
+async def judge(world: World, past: Events | None = None) -> Judgement:
+    """When nothing is under way any more; `past` are events that may be gone by now."""
     entries = world.gateway.ledger()
     known = await world.query(KNOWN)
-    events = await world.query(EVENTS)
-    begins = defaultdict(list)
-    for event in events:
-        if event["begun_at"] is not None:
-            begins[event["key"]].append(event["begun_at"])
-    out = accounted(Counter(entry.key for entry in entries if entry.accepted), events)
-    out.disordered = disordered(entries)
-    out.too_many = too_many(entries, begins, world.clock.factor * LATE)
+    events = [*(past or []), *await world.query(EVENTS, 0)]
+    out = held_against(world, entries, events)
     enrolled = {row["enrollment_id"] for row in known}
     out.forgotten = [str(one) for one in sorted(world.seen.acknowledged - enrolled)]
     out.unsettled = [
@@ -85,7 +81,19 @@ async def judge(world: World) -> Judgement:
     return out
 
 
-def accounted(accepted: Counter[str], events: list[dict[str, Any]]) -> Judgement:
+def held_against(world: World, entries: list[Entry], events: Events) -> Judgement:
+    """What can be told at any time."""
+    begins = defaultdict(list)
+    for event in events:
+        if event["begun_at"] is not None:
+            begins[event["key"]].append(event["begun_at"])
+    out = accounted(Counter(entry.key for entry in entries if entry.accepted), events)
+    out.disordered = disordered(entries, world.plan.delay)
+    out.too_many = too_many(entries, begins, world.clock.factor * LATE)
+    return out
+
+
+def accounted(accepted: Counter[str], events: Events) -> Judgement:
     """What the gateway accepted, and how often, against what the tables say."""
     keys = defaultdict(set)
     for event in events:
@@ -108,7 +116,7 @@ def accounted(accepted: Counter[str], events: list[dict[str, Any]]) -> Judgement
     )
 
 
-def disordered(entries: list[Entry]) -> list[str]:
+def disordered(entries: list[Entry], delay: float = DELAY) -> list[str]:
     """Steps that were accepted earlier than their delay after the one before."""
     first: dict[str, float] = {}
     for entry in entries:
@@ -121,7 +129,7 @@ def disordered(entries: list[Entry]) -> list[str]:
         if place == 0:
             continue
         before = first.get(f"{enrollment}:{STEPS[place - 1]}")
-        if before is None or at < before + DELAY:
+        if before is None or at < before + delay:
             told.append(f"{key} at {at:.0f}, the step before at {before}")
     return told
 

@@ -6,6 +6,7 @@ who does not ask for it: a confirmation that relies on the default is lost here.
 """
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ class CrashingServer(Server):
 
     def __init__(self, binaries: Path) -> None:
         super().__init__(binaries, settings=SETTINGS)
+        self.home = self._home
         self.socket = str(self._home / ".s.PGSQL.5432")
 
     def crash(self, number: signal.Signals) -> None:
@@ -49,11 +51,14 @@ class CrashingServer(Server):
         assert self._process.stdin
         self._process.stdin.close()
 
-    def start_again(self) -> None:
-        """Return when it takes connections again, recovery included."""
+    def start_again(self, *, largest_file: int | None = None) -> None:
+        """Return when it takes connections again, recovery included. No file of it
+        may become larger than `largest_file` bytes."""
         deadline = time.monotonic() + RESTART
         while True:
-            self._process = _launched(self._process.args, self._home / "log")
+            self._process = _launched(
+                self._process.args, self._home / "log", largest_file
+            )
             try:
                 self._wait_until_ready()
                 return
@@ -90,7 +95,14 @@ class Standby(Server):
         return _launched(ours, self._home / "log")
 
 
-def _launched(args: Any, path: Path) -> subprocess.Popen[bytes]:
+def _launched(
+    args: Any, path: Path, largest_file: int | None = None
+) -> subprocess.Popen[bytes]:
+    def limit() -> None:
+        assert largest_file is not None
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
+
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
     with path.open("ab") as log:
         return subprocess.Popen(
@@ -101,5 +113,6 @@ def _launched(args: Any, path: Path) -> subprocess.Popen[bytes]:
             cwd="/",
             env=inherited | {"LC_ALL": "C.UTF-8", "TZ": "UTC"},
             start_new_session=True,
+            preexec_fn=None if largest_file is None else limit,
             **_other_user(),
         )
