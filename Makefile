@@ -58,6 +58,9 @@ clean:
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/.installed-%: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --quiet --disable-pip-version-check --editable '.[$*]'
+# With LOCK, a file of exact versions and hashes, those and nothing else.
+PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check
+.venv/.installed-%: pyproject.toml $(LOCK) | $(BIN)/pip
+	$(if $(LOCK),$(PIP) --require-hashes --requirement $(LOCK))
+	$(PIP) $(if $(LOCK),--no-deps --no-build-isolation) --editable '.[$*]'
 	touch $@
