@@ -12,7 +12,8 @@ begin
   revoke all on all tables in schema pgdrip from public;
   revoke all on all sequences in schema pgdrip from public;
   revoke all on all routines in schema pgdrip from public;
-  if to_regrole('pgdrip_owner') is null
+  if (select count(*) from pg_roles as r
+       where r.rolname = any (array['pgdrip_owner'] || string_to_array(v_roles, ', '))) < 5
      or not pg_has_role(current_user, 'pgdrip_owner', 'member') then
     return;
   end if;

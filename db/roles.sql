@@ -3,6 +3,8 @@
 
 do $$
 declare
+  -- From 16 on, who makes a role is a member that may not act as it.
+  v_is_split boolean := current_setting('server_version_num')::integer >= 160000;
   v_role text;
   v_role_of record;
 begin
@@ -21,12 +23,17 @@ begin
            ('pgdrip_app', 'pgdrip_operator'), ('pgdrip_owner', current_user)
   loop
     begin
-      if not pg_has_role(v_role_of.column2, v_role_of.column1, 'member') then
-        execute format('grant %I to %I', v_role_of.column1, v_role_of.column2);
+      if not pg_has_role(v_role_of.column2, v_role_of.column1,
+                         case when v_is_split then 'usage' else 'member' end)
+         or v_is_split and not pg_has_role(v_role_of.column2, v_role_of.column1, 'set') then
+        execute format('grant %I to %I', v_role_of.column1, v_role_of.column2)
+                || case when v_is_split then ' with inherit true, set true' else '' end;
       end if;
     exception
       when duplicate_object or unique_violation then
         null;
+      when insufficient_privilege then
+        null;  -- who made the roles grants them: pgdrip roles --sql --migrator
     end;
   end loop;
 end

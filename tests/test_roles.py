@@ -437,3 +437,57 @@ def test_a_callers_table_is_not_taken_for_that_of_an_import(db: Db) -> None:
         db.execute("grant all on pg_temp.import_lines to pgdrip_owner")
         assert sqlstate(db, "select pgdrip.stage_import()") == "MD003"
         assert sqlstate(db, "select pgdrip.merge_import()") == "MD003"
+
+
+def test_a_line_of_an_import_does_not_choose_its_contact(db: Db) -> None:
+    with acting_as(db, "pgdrip_app"), db.transaction(force_rollback=True):
+        db.execute("select pgdrip.stage_import()")
+        for column in ("contact_id", "field", "reason"):
+            insert = f"insert into pg_temp.import_lines ({column}) values (null)"
+            assert sqlstate(db, insert) == DENIED
+
+
+def test_two_lines_of_an_import_with_one_number_end_it(db: Db) -> None:
+    db.execute("set statement_timeout = '10s'")
+    with acting_as(db, "pgdrip_app"), db.transaction(force_rollback=True):
+        db.execute("select pgdrip.stage_import()")
+        db.execute(
+            "insert into pg_temp.import_lines (line, phone)"
+            " values (1, '+60199999977'), (1, '+60199999977')"
+        )
+        assert sqlstate(db, "select pgdrip.merge_import()") == "22023"
+
+
+def test_a_callers_date_style_moves_no_month_of_the_history(db: Db) -> None:
+    db.execute("select pgdrip.set_clock('2031-03-05 00:00Z')")
+    db.execute("set timezone = 'Asia/Kolkata'")
+    db.execute("set datestyle = 'SQL, DMY'")
+    with acting_as(db, "pgdrip_runner"):
+        db.execute("select pgdrip.tick('runner-1', '1')")
+    db.execute("set timezone = 'UTC'")
+    db.execute("reset datestyle")
+    bound = stage.one(
+        db,
+        "select pg_get_expr(relpartbound, oid) as text from pg_catalog.pg_class"
+        " where oid = 'pgdrip.deliveries_2031_03'::regclass",
+    )
+    assert "('2031-03-01 00:00:00+00')" in bound["text"]
+
+
+def test_who_may_make_roles_migrates_for_the_owner() -> None:
+    binaries = find_binaries("embedded") or find_binaries("local")
+    assert binaries is not None
+    with Server(binaries) as own:
+        with psycopg.connect(own.dsn, autocommit=True) as connection:
+            connection.execute('create role "De-Ploy" login createrole')
+            connection.execute('create database a owner "De-Ploy"')
+        dsn = make_conninfo(own.dsn, dbname="a", user="De-Ploy")
+        migrate(dsn)
+        migrate(dsn)
+        with psycopg.connect(dsn) as connection:
+            connection.execute("select pgdrip.stage_import()")
+            owner = connection.execute(
+                "select relowner::regrole::text from pg_catalog.pg_class"
+                " where oid = 'pgdrip.contacts'::regclass"
+            ).fetchone()
+        assert owner == ("pgdrip_owner",)

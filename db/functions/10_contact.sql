@@ -124,17 +124,20 @@ begin
         using errcode = 'MD001', hint = 'Apply the sender first.';
     end if;
   end if;
-  -- Two callers with the same new address: the second inserts nothing and updates.
-  insert into pgdrip.contacts (pool, phone, email, bucket)
-  select p_pool, p_phone, p_email, pgdrip.contact_bucket(coalesce(p_phone, p_email))
-   where not exists (
-     select from pgdrip.contacts as c
-      where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email)))
-  on conflict do nothing;
-  select array_agg(l.contact_id) into v_ids
-    from (select c.contact_id from pgdrip.contacts as c
-           where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email))
-           order by c.contact_id for no key update) as l;
+  -- Two callers with the same new address: the second inserts nothing and updates. Whoever
+  -- is erased meanwhile is made anew.
+  while v_ids is null loop
+    insert into pgdrip.contacts (pool, phone, email, bucket)
+    select p_pool, p_phone, p_email, pgdrip.contact_bucket(coalesce(p_phone, p_email))
+     where not exists (
+       select from pgdrip.contacts as c
+        where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email)))
+    on conflict do nothing;
+    select array_agg(l.contact_id) into v_ids
+      from (select c.contact_id from pgdrip.contacts as c
+             where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email))
+             order by c.contact_id for no key update) as l;
+  end loop;
   if cardinality(v_ids) > 1 then
     raise exception 'phone and email belong to two contacts, % and %', v_ids[1], v_ids[2]
       using errcode = 'MD003', hint = 'Decide which of them is meant and pass only its address.';

@@ -12,7 +12,7 @@ declare
                    where c.oid = to_regclass('pg_temp.import_lines'));
 begin
   -- What another made of that name may run code of theirs with our rights.
-  if v_owner <> current_user::regrole then
+  if v_owner <> quote_ident(current_user)::regrole then
     raise exception 'pg_temp.import_lines is not the table of stage_import()'
       using errcode = 'MD003', hint = 'Drop it, then call stage_import().';
   end if;
@@ -55,8 +55,9 @@ begin
     field      text,
     reason     text
   ) on commit drop;
-  -- Nobody but this session sees it.
-  grant select, insert on pg_temp.import_lines to public;
+  -- Nobody but this session sees it, and whom a line means is not for the client to say.
+  grant select, insert (line, phone, email, name, timezone, sender, trigger, attributes)
+     on pg_temp.import_lines to public;
 end
 $$;
 
@@ -349,7 +350,10 @@ begin
       exit;
     exception
       when unique_violation then
-        null;
+        if exists (select from pg_temp.import_lines as i group by i.line having count(*) > 1) then
+          raise exception 'several lines have one number'
+            using errcode = '22023', hint = 'Copy into line what differs, or leave it out.';
+        end if;
       when check_violation or invalid_text_representation or numeric_value_out_of_range then
         if v_checked then
           raise;

@@ -206,11 +206,12 @@ declare
   v_contact pgdrip.contacts;
 begin
   perform pgdrip.assert_reason(p_reason);
-  perform pgdrip.lock_contact(p_contact);
-  select c.* into v_contact from pgdrip.contacts as c where c.contact_id = p_contact;
+  select c.* into v_contact from pgdrip.contacts as c
+   where c.contact_id = p_contact for no key update;
   if v_contact.erased_at is not null then
     return false;
   end if;
+  perform pgdrip.lock_contact(p_contact);
   perform pgdrip.exit_all(array(
     select e.enrollment_id from pgdrip.enrollments as e where e.contact_id = p_contact), 'erased');
   delete from pgdrip.contact_triggers as t where t.contact_id = p_contact;

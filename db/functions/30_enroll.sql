@@ -10,7 +10,8 @@ create or replace function pgdrip.lock_contact(p_contact bigint)
 as $$
 begin
   perform pgdrip.assert_given('p_contact', p_contact);
-  perform from pgdrip.contacts as c where c.contact_id = p_contact for no key update;
+  perform from pgdrip.contacts as c
+    where c.contact_id = p_contact and c.erased_at is null for no key update;
   if not found then
     raise exception 'no contact has id %', p_contact
       using errcode = 'MD001', hint = 'upsert_contact() returns ids.';

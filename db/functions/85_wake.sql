@@ -50,6 +50,9 @@ create or replace function pgdrip.create_partitions(p_now timestamptz)
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  -- Bounds are written out as text: a caller's style and zone could be read back as another.
+  set datestyle = 'ISO, YMD'
+  set timezone = 'UTC'
   set lock_timeout = '500ms'
 as $$
 declare

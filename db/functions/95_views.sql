@@ -302,9 +302,10 @@ comment on column pgdrip.queue_health.runners_alive is
 
 create or replace view pgdrip.delivery_events as
   select j.at, j.enrollment_id, j.token, j.event, j.step, j.attempt, j.sender_id, j.runner,
-         j.due_at, j.begun_at, j.code, j.class, pgdrip.shown(j.detail) as detail, j.provider_id,
-         j.verdict, j.next_due_at, j.content_hash, j.variant
-    from pgdrip.deliveries as j;
+         j.due_at, j.begun_at, j.code, j.class, pgdrip.shown(j.detail) as detail,
+         case when k.sees then j.provider_id end as provider_id, j.verdict, j.next_due_at,
+         case when k.sees then j.content_hash end as content_hash, j.variant
+    from (select pgdrip.sees_people() as sees) as k cross join pgdrip.deliveries as j;
 
 comment on view pgdrip.delivery_events is 'The journal, event by event';
 comment on column pgdrip.delivery_events.at is
@@ -334,13 +335,13 @@ comment on column pgdrip.delivery_events.class is
 comment on column pgdrip.delivery_events.detail is
   'What the channel said; masked for readers';
 comment on column pgdrip.delivery_events.provider_id is
-  'What the provider calls the message';
+  'What the provider calls the message; NULL for readers';
 comment on column pgdrip.delivery_events.verdict is
   'What came of it';
 comment on column pgdrip.delivery_events.next_due_at is
   'When the enrollment is due next';
 comment on column pgdrip.delivery_events.content_hash is
-  'sha256 of what was rendered: see content_hash()';
+  'sha256 of what was rendered: see content_hash(); NULL for readers';
 comment on column pgdrip.delivery_events.variant is
   'Which variant of the step it was, from 1';
 

@@ -113,6 +113,9 @@ begin
    order by k.e164 is null
   on conflict do nothing;
   perform pgdrip.find_leads();
+  perform pgdrip.suppress_again(array(
+    select a.address from pg_temp.legacy_leads as l,
+           lateral (values (l.e164), (l.email)) as a(address) where l.outcome is null));
 end
 $$;
 
@@ -192,6 +195,10 @@ begin
      order by k.pool, k.e164, k.place, k.name is null, k.id
     on conflict do nothing;
   end loop;
+  perform pgdrip.suppress_again(array(
+    select e.e164 from pg_temp.legacy_sequence_contacts as e where e.outcome is null
+    union
+    select m.e164 from pg_temp.legacy_broadcast_messages as m where m.outcome is null));
 end
 $$;
 

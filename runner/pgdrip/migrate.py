@@ -103,7 +103,8 @@ def migrate(dsn: str = "", *, root: Path = SQL_ROOT) -> Migrated:
 
 
 def rollback(dsn: str = "", *, root: Path = SQL_ROOT) -> list[str]:
-    """Undo every migration and drop all data, for tests and development.
+    """Undo every migration and drop all data, for tests and development; and with the
+    views whatever anybody has built on them. The roles of the server stay.
 
     Refuses before it starts where a migration has no rollback file: yoyo would call
     that a success. Returns the migrations undone.

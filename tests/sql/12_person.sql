@@ -57,6 +57,10 @@ select results_eq($$select a.action, a.object, a.reason from pgdrip.audit as a o
   $$select 'erase', format('contact %s', contact_id), 'asked by letter' from jane$$, 'the audit says so');
 select is_empty('select * from pgdrip.check()', 'every invariant holds');
 
+select throws_ok(format($$select pgdrip.record_event(%s, 'looked', '{"page": "x"}')$$, contact_id), 'MD001', null,
+  'nothing more is stored of nobody') from jane;
+select throws_ok(format($$select pgdrip.add_trigger(%s, 'WARM')$$, contact_id), 'MD001', null, 'nor does it enter anything') from jane;
+
 -- The suppression stays
 
 select is_empty('select from pgdrip.suppressions', 'no address stays readable');
