@@ -285,6 +285,23 @@ def test_a_sequence_for_prospects_takes_no_customer_in(small: Db, run: Run) -> N
     assert live_count(small) == 1
 
 
+def test_whoever_was_erased_and_suppressed_is_suppressed_when_adopted(
+    small: Db, run: Run
+) -> None:
+    for phone in ("+60123000001", "+60123000002"):
+        contact = one(small, "select pgdrip.upsert_contact(%s) as id", [phone])["id"]
+        small.execute("select pgdrip.suppress(%s, 'asked to')", [phone])
+        small.execute("select pgdrip.erase_contact(%s, 'asked to')", [contact])
+    lead = {"user_id": legacy.USERS["A"], "status": "PROSPECT"}
+    put(small, "leads", phone="60123000001", trigger="WARMEXAMA", **lead)
+    sent(small, 1, "2026-01-04 20:00", recipient_phone="60123000002")
+    run(*ADOPT)
+    found = every(small, "select address from pgdrip.suppressions order by 1")
+    assert [row["address"] for row in found] == ["+60123000001", "+60123000002"]
+    small.execute("select pgdrip.enroll_waiting()")
+    assert every(small, "select * from pgdrip.claim('runner-1')") == []
+
+
 def test_history_shows_what_the_legacy_system_sent(adopted: tuple[Db, Run]) -> None:
     db, _ = adopted
     shown = every(
