@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant(
         "contacts not locked by enroll",
         ENROLL,
-        "where c.contact_id = p_contact for no key update;",
-        "where c.contact_id = p_contact;",
+        "and c.erased_at is null for no key update;",
+        "and c.erased_at is null;",
         "tests/test_races.py::test_two_sessions_enroll_one_contact_once",
     ),
     Mutant(

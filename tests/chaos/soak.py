@@ -130,7 +130,8 @@ class Soak(World):
             taken = time.monotonic() - began
             try:
                 sample = await self._sample(taken)
-            except psycopg.OperationalError:  # there is no server at the moment
+            except (psycopg.OperationalError, FileNotFoundError, ProcessLookupError):
+                # No server at the moment, or a runner that has just ended.
                 await asyncio.sleep(1)
                 continue
             self.samples.append(sample)
