@@ -62,6 +62,22 @@ def every(db: Db, query: str, parameters: Any = None) -> list[Row]:
     return db.execute(query.encode(), parameters).fetchall()
 
 
+def contents(db: Db) -> dict[str, str]:
+    """What every table of pgdrip holds, in short."""
+    tables = every(
+        db,
+        "select tablename from pg_catalog.pg_tables where schemaname = 'pgdrip'",
+    )
+    return {
+        row["tablename"]: one(
+            db,
+            "select count(*) || md5(coalesce(string_agg(t::text, '' order by t::text),"
+            f" '')) as hash from pgdrip.{row['tablename']} as t",
+        )["hash"]
+        for row in tables
+    }
+
+
 def claim(db: Db, limit: int = 100, runner: str = "runner-1") -> list[Row]:
     return every(db, "select * from pgdrip.claim(%s, %s)", [runner, limit])
 

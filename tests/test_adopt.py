@@ -117,22 +117,6 @@ def why(db: Db, table: str) -> list[tuple[str, str | None]]:
     return [(row["outcome"], row["detail"]) for row in rows]
 
 
-def contents(db: Db) -> dict[str, str]:
-    """What every table of pgdrip holds, in short."""
-    tables = every(
-        db,
-        "select tablename from pg_catalog.pg_tables where schemaname = 'pgdrip'",
-    )
-    return {
-        row["tablename"]: one(
-            db,
-            "select count(*) || md5(coalesce(string_agg(t::text, '' order by t::text),"
-            f" '')) as hash from pgdrip.{row['tablename']} as t",
-        )["hash"]
-        for row in tables
-    }
-
-
 # Everybody
 
 
@@ -239,9 +223,9 @@ def test_every_invariant_holds(adopted: tuple[Db, Run]) -> None:
 
 def test_adopting_twice_changes_nothing(adopted: tuple[Db, Run]) -> None:
     db, run = adopted
-    before = contents(db)
+    before = stage.contents(db)
     assert "0 enrollments made" in run(*ADOPT).stdout
-    assert contents(db) == before
+    assert stage.contents(db) == before
 
 
 def test_the_report_tells_of_every_row(adopted: tuple[Db, Run], tmp_path: Path) -> None:
@@ -337,9 +321,9 @@ def test_to_the_end_nobody_gets_a_step_twice(run: Run, db: Db, clock: Clock) -> 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(run: Run, db: Db) -> None:
     legacy.build(db, 100)
-    before = contents(db)
+    before = stage.contents(db)
     planned = run(*ADOPT, "--dry-run")
-    assert contents(db) == before
+    assert stage.contents(db) == before
     assert "enrollments would be made" in planned.stdout
     done = run(*ADOPT)
     assert done.stdout == planned.stdout.replace("would be made", "made")
@@ -530,9 +514,9 @@ def test_what_was_refused_is_tried_again(small: Db, run: Run) -> None:
 def test_what_was_adopted_belongs_to_the_operator(small: Db, run: Run) -> None:
     run(*ADOPT)
     small.execute("select pgdrip.resume_sender(name) from pgdrip.senders")
-    before = contents(small)
+    before = stage.contents(small)
     run(*ADOPT)
-    assert contents(small) == before
+    assert stage.contents(small) == before
 
 
 def test_the_contact_stays_with_its_device(small: Db, run: Run) -> None:

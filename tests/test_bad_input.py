@@ -232,28 +232,10 @@ def world(db: Db) -> dict[str, int | str]:
     }
 
 
-def contents(db: Db) -> dict[str, str]:
-    """A checksum of every table."""
-    names = stage.every(
-        db,
-        "select relname from pg_catalog.pg_class"
-        " where relnamespace = 'pgdrip'::regnamespace and relkind in ('r', 'p')",
-    )
-    query = (
-        "select md5(string_agg(t::text, '|' order by t::text)) as sum from pgdrip.{} t"
-    )
-    return {
-        row["relname"]: db.execute(
-            sql.SQL(query).format(sql.Identifier(row["relname"]))
-        ).fetchone()["sum"]  # type: ignore[index]
-        for row in names
-    }
-
-
 def test_what_is_refused_has_its_code_and_a_hint_and_writes_nothing(
     db: Db, world: dict[str, int | str]
 ) -> None:
-    before = contents(db)
+    before = stage.contents(db)
     for name, (statement, code) in CASES.items():
         text = re.sub("<([a-z]+)>", lambda found: str(world[found[1]]), statement)
         with pytest.raises(psycopg.Error) as caught:
@@ -261,7 +243,7 @@ def test_what_is_refused_has_its_code_and_a_hint_and_writes_nothing(
         assert caught.value.sqlstate == code, (name, str(caught.value))
         if code.startswith("MD") or code in {"22004", "22023"}:
             assert caught.value.diag.message_hint, name
-        assert contents(db) == before, name
+        assert stage.contents(db) == before, name
 
 
 @pytest.mark.parametrize("name", ['"; DROP TABLE x', "%I", "%s", "$$", "'", "{{name}}"])

@@ -190,6 +190,24 @@ $$;
 comment on function pgdrip.find_contact(text) is
   'The id of the contact with that phone or e-mail, over all pools; 22004, MD001, several MD003';
 
+create or replace function pgdrip.assert_contact(p_contact bigint)
+  returns void
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgdrip.assert_given('p_contact', p_contact);
+  if not exists (select from pgdrip.contacts as c where c.contact_id = p_contact) then
+    raise exception 'no contact has id %', p_contact
+      using errcode = 'MD001', hint = 'upsert_contact() returns ids.';
+  end if;
+end
+$$;
+
+comment on function pgdrip.assert_contact(bigint) is
+  'Refuses a contact that does not exist (MD001) or is NULL (22004)';
+
 create or replace function pgdrip.import_contacts(
   p_contacts jsonb,
   p_pool     text default 'default'

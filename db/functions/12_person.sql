@@ -95,12 +95,8 @@ as $$
 declare
   v_contact pgdrip.contacts;
 begin
-  perform pgdrip.assert_given('p_contact', p_contact);
+  perform pgdrip.assert_contact(p_contact);
   select c.* into v_contact from pgdrip.contacts as c where c.contact_id = p_contact;
-  if not found then
-    raise exception 'no contact has id %', p_contact
-      using errcode = 'MD001', hint = 'find_contact() tells the id of an address.';
-  end if;
   return jsonb_build_object(
     'contact', to_jsonb(v_contact) - 'bucket' - 'sender_id',
     'triggers', (

@@ -80,11 +80,7 @@ as $$
 declare
   v_now timestamptz := pgdrip.clock();
 begin
-  perform pgdrip.assert_given('p_contact', p_contact);
-  if not exists (select from pgdrip.contacts as c where c.contact_id = p_contact) then
-    raise exception 'no contact has id %', p_contact
-      using errcode = 'MD001', hint = 'upsert_contact() returns ids.';
-  end if;
+  perform pgdrip.assert_contact(p_contact);
   return query
     select q.name, e.enrollment_id,
            case when e.paused_at is not null then 'paused' else e.status end,
