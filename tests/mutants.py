@@ -56,10 +56,10 @@ MUTANTS = (
         "due times ignored",
         CLAIM,
         """\
- and d.due_at <= p_now
+and d.due_at between o.floor_at and p_now
           and (d.lease_until is null or d.lease_until <= p_now)
         order by d.due_at limit""",
-        """
+        """and d.due_at >= o.floor_at
           and (d.lease_until is null or d.lease_until <= p_now)
         order by d.due_at limit""",
         "tests/sql/40_claim.sql::UTC",
@@ -130,8 +130,8 @@ MUTANTS = (
     Mutant(
         "senders never told of new work",
         CLAIM,
-        "and (s.next_at is null or t.due_at < s.next_at);",
-        "and t.due_at < s.next_at;",
+        "and (p.next_at is null or t.due_at < p.next_at or t.due_at < p.floor_at);",
+        "and t.due_at < p.next_at;",
         "tests/sql/40_claim.sql::UTC",
     ),
     # Two at once
@@ -148,8 +148,8 @@ MUTANTS = (
     Mutant(
         "senders not locked",
         CLAIM,
-        "limit p_limit\n       for no key update of s skip locked);",
-        "limit p_limit);",
+        "limit v_seats\n       for no key update of p skip locked);",
+        "limit v_seats);",
         "tests/test_negative_controls.py::"
         "test_two_claims_share_the_allowance_of_a_sender",
     ),
@@ -275,15 +275,15 @@ MUTANTS = (
     Mutant(
         "an hour of the clock instead of any hour",
         LIMIT,
-        "else greatest(p_sender.tat, p_now) + make_interval(secs => case",
+        "else greatest(p_pace.tat, p_now) + make_interval(secs => case",
         "else date_trunc('hour', p_now) + make_interval(secs => case",
         "tests/test_negative_controls.py::test_no_hour_holds_more_than_the_rate",
     ),
     Mutant(
         "the time between claim and send forgotten",
         LIMIT,
-        "ceil(3610000000::numeric",
-        "ceil(3600000000::numeric",
+        "ceil(3610000000::double precision",
+        "ceil(3600000000::double precision",
         "tests/sql/24_limit.sql::UTC",
     ),
     Mutant(

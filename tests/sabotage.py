@@ -84,7 +84,7 @@ HOUR_OF_THE_CLOCK = """
 create or replace function pgdrip.send_spacing(p_rate integer, p_burst integer)
   returns bigint language sql immutable parallel safe return 1;
 create or replace function pgdrip.sender_allowance(
-  p_sender pgdrip.senders, p_now timestamptz)
+  p_sender pgdrip.senders, p_pace pgdrip.paces, p_now timestamptz)
   returns setof integer language sql stable
 begin atomic
   select greatest(0, p_sender.rate_per_hour - (

@@ -39,6 +39,9 @@ $$;
 create function stage.sender() returns pgdrip.senders language sql as $$
   select s from pgdrip.senders as s join stage.this_case on s.name = 'device-' || number
 $$;
+create function stage.pace() returns pgdrip.paces language sql as $$
+  select p from pgdrip.paces as p where p.sender_id = (stage.sender()).sender_id
+$$;
 create function stage.last() returns pgdrip.deliveries language sql as $$
   select j from pgdrip.deliveries as j join stage.this_case using (enrollment_id) order by j.token desc, j.at desc limit 1
 $$;

@@ -218,7 +218,7 @@ def test_triage_of_many_paused_rows_never_spends_the_allowance(
     clock.advance(timedelta(minutes=1))
     stage.lead(db, 9999, "HOT")
     db.execute("select pgdrip.pause_sequence('WARM Sequence', 'holiday')")
-    spent = "select tat, day_counts from pgdrip.senders"
+    spent = "select tat, day_counts from pgdrip.paces"
     before = stage.one(db, spent)
     claims = [stage.claim(db) for _ in range(2)]
     assert [[m["sequence"] for m in messages] for messages in claims] == [

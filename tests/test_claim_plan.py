@@ -16,12 +16,13 @@ CLAIMS, TAKEN = 5, 10
 
 BACKLOG = b"""
 with senders as (
-  insert into pgdrip.senders
-    (name, channel, rate_per_hour, status, status_reason, next_at)
-  select 'paused-' || n, 'webhook', 80, 'paused', 'repair',
-         pgdrip.clock() - interval '10 days'
+  insert into pgdrip.senders (name, channel, rate_per_hour, status, status_reason)
+  select 'paused-' || n, 'webhook', 80, 'paused', 'repair'
     from generate_series(1, %(senders)s) as n
   returning sender_id
+), paces as (
+  insert into pgdrip.paces (sender_id, channel, next_at)
+  select sender_id, 'webhook', pgdrip.clock() - interval '10 days' from senders
 ), contacts as (
   insert into pgdrip.contacts (phone, bucket, sender_id)
   select '+61' || (100000000 + sender_id * 1000 + n), 0, sender_id

@@ -41,8 +41,10 @@ def outage(db: Db, clock: Clock, count: int = 6) -> None:
     stage.leads(db, count)
     stage.sender(db, "well")
     db.execute(
-        "update pgdrip.senders set health = 'down', faults = 1,"
-        " down_at = pgdrip.clock(), ready_at = pgdrip.clock() where name = 'sick'"
+        "with sick as (update pgdrip.senders set health = 'down', faults = 1,"
+        " down_at = pgdrip.clock() where name = 'sick' returning sender_id)"
+        " update pgdrip.paces set ready_at = pgdrip.clock(), next_at = 'epoch'"
+        " where sender_id = (select sender_id from sick)"
     )
     clock.advance(HOUR)
     db.execute("select pgdrip.maintain()")  # hourly, and no tick's business here

@@ -106,7 +106,7 @@ class Engine(RuleBasedStateMachine):
             "truncate pgdrip.contacts, pgdrip.contact_triggers, pgdrip.enrollments,"
             " pgdrip.due, pgdrip.deliveries, pgdrip.wakes, pgdrip.suppressions,"
             " pgdrip.provider_refs, pgdrip.receipts restart identity cascade;"
-            " update pgdrip.senders set tat = 'epoch', ready_at = 'epoch',"
+            " update pgdrip.paces set tat = 'epoch', ready_at = 'epoch',"
             " day_slot = 0, day_counts = array_fill(0, array[25]);"
             " update pgdrip.control set paused_at = null, paused_reason = null;"
             " update pgdrip.sequences set status = 'active', paused_at = null,"

@@ -124,7 +124,7 @@ def spent_by_two(db: Db, connect: Connect) -> int:
     stage.sequence(db)
     stage.leads(db, 5)
     stage.claim(db, 1)  # drains the wakes, and is the first message
-    ready = "update pgdrip.senders set tat = 'epoch', ready_at = 'epoch'"
+    ready = "update pgdrip.paces set tat = 'epoch', ready_at = 'epoch'"
     db.execute(ready)
     first, second = connect(), connect()
     first.execute("begin")

@@ -25,8 +25,7 @@ STATE = {
     "sender_groups": "group_id name limits_at slot slot_counts day_slot contact_counts"
     " ready_at",
     "senders": "sender_id name pool channel is_limited status status_reason health"
-    " faults fault_at down_at moves_to deleted_at last_error started_at limits_at tat"
-    " day_slot day_counts ready_at next_at",
+    " faults fault_at down_at moves_to deleted_at last_error started_at limits_at",
     "sequences": "sequence_id name paused_at paused_reason version_id",
     "sequence_versions": "version_id sequence_id number definition first_step"
     " published_at",

@@ -160,8 +160,12 @@ declare
 begin
   perform pgdrip.assert_given('p_definition', p_definition);
   v_new := pgdrip.read_sender(p_definition);
-  insert into pgdrip.senders (name, pool, channel)
-  values (v_new.name, v_new.pool, v_new.channel) on conflict (name) do nothing;
+  with added as (
+    insert into pgdrip.senders (name, pool, channel)
+    values (v_new.name, v_new.pool, v_new.channel) on conflict (name) do nothing
+    returning sender_id, channel
+  )
+  insert into pgdrip.paces (sender_id, channel) select a.sender_id, a.channel from added as a;
   if found then
     v_outcome := 'created';
   end if;
@@ -183,14 +187,7 @@ begin
          gap_max = v_new.gap_max, ramp = v_new.ramp, hours = v_new.hours, group_id = v_new.group_id,
          advance_on = v_new.advance_on, confirm_within = v_new.confirm_within,
          on_unconfirmed = v_new.on_unconfirmed, fault_threshold = v_new.fault_threshold,
-         failover_after = v_new.failover_after, limits_at = v_now,
-         -- A burst that went out just now is all that the new spacing still has to wait for.
-         tat = least(s.tat, v_now + greatest(v_new.gap_max, make_interval(secs =>
-           greatest(s.burst, v_new.burst) * pgdrip.send_spacing(
-             pgdrip.hourly_rate(v_new, v_now),
-             pgdrip.send_burst(v_new, pgdrip.hourly_rate(v_new, v_now))) / 1e6::float8))),
-         -- Readiness by the old limits means nothing now; the next claim finds out.
-         ready_at = case when s.health = 'healthy' then 'epoch' else s.ready_at end
+         failover_after = v_new.failover_after, limits_at = v_now
    where s.sender_id = v_old.sender_id
      and (s.config, s.secret, s.rate_per_hour, s.rate_per_day, s.burst, s.gap_min, s.gap_max,
           s.ramp, s.hours, s.group_id, s.advance_on, s.confirm_within, s.on_unconfirmed,
@@ -204,6 +201,18 @@ begin
     v_outcome := 'changed';
   end if;
   if v_outcome <> 'unchanged' then
+    update pgdrip.paces as p
+       -- A burst that went out just now is all that the new spacing still has to wait for.
+       set tat = least(p.tat, v_now + greatest(v_new.gap_max, make_interval(secs =>
+             greatest(v_old.burst, v_new.burst) * pgdrip.send_spacing(
+               pgdrip.hourly_rate(v_new, v_now),
+               pgdrip.send_burst(v_new, pgdrip.hourly_rate(v_new, v_now))) / 1e6::float8))),
+           -- Readiness by the old limits means nothing now; the next claim finds out.
+           ready_at = case when v_old.health = 'healthy' then 'epoch' else p.ready_at end,
+           next_at = case when v_old.health = 'healthy' then p.next_at else 'epoch' end,
+           -- While it had no limits nobody kept this.
+           floor_at = 'epoch'
+     where p.sender_id = v_old.sender_id;
     if v_new.group_id is distinct from v_old.group_id then
       perform pgdrip.recall(array(
         select w.enrollment_id from pgdrip.group_waits as w
@@ -245,9 +254,10 @@ begin
          status_reason = case when p_status <> 'active' then p_reason end,
          health        = case when p_status = 'active' then 'healthy' else s.health end,
          faults        = case when p_status = 'active' then 0 else s.faults end,
-         down_at       = case when p_status <> 'active' then s.down_at end,
-         ready_at      = case when p_status = 'active' then 'epoch' else s.ready_at end
+         down_at       = case when p_status <> 'active' then s.down_at end
    where s.sender_id = v_old.sender_id;
+  update pgdrip.paces as p set ready_at = 'epoch'
+   where p.sender_id = v_old.sender_id and p_status = 'active';
   insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
   perform pgdrip.forget_wheels(array[v_old.pool], null);
   perform pgdrip.adopt(1000);

@@ -51,7 +51,7 @@ create or replace function pgdrip.send_spacing(p_rate integer, p_burst integer)
   immutable
   parallel safe
 return case when p_rate is null then 0
-            else ceil(3610000000::numeric / greatest(p_rate - p_burst + 1, 1))::bigint end;
+            else ceil(3610000000::double precision / greatest(p_rate - p_burst + 1, 1))::bigint end;
 
 comment on function pgdrip.send_spacing(integer, integer) is
   'Microseconds between messages at the hourly rate (GCRA), with the 10 s between claim and send; 0: unlimited';
@@ -161,7 +161,11 @@ return least(interval '1 hour', interval '1 minute' * 2 ^ least(greatest(p_fault
 comment on function pgdrip.probe_wait(integer) is
   'How long a sender with that many faults in a row rests before one message probes it';
 
-create or replace function pgdrip.sender_allowance(p_sender pgdrip.senders, p_now timestamptz)
+create or replace function pgdrip.sender_allowance(
+  p_sender pgdrip.senders,
+  p_pace   pgdrip.paces,
+  p_now    timestamptz
+)
   returns setof integer
   language sql
   stable
@@ -170,26 +174,27 @@ begin atomic
   select case
            when p_sender.hours is not null
             and pgdrip.next_open(p_now, p_sender.hours, 'UTC') > p_now then 0
-           when p_sender.gap_max > interval '0' and p_sender.tat > p_now then 0
+           when p_sender.gap_max > interval '0' and p_pace.tat > p_now then 0
            else greatest(0, least(1000,
              case when r.rate is not null then least(r.rate, b.burst - div(
                s.spacing - 1 + greatest(0, round(
-                 date_part('epoch', p_sender.tat - p_now) * 1e6))::bigint, s.spacing)) end,
+                 date_part('epoch', p_pace.tat - p_now) * 1e6))::bigint, s.spacing)) end,
              case when p_sender.rate_per_day is not null
                   then p_sender.rate_per_day - pgdrip.slot_sum(
-                    p_sender.day_counts, p_sender.day_slot, pgdrip.slot_at(p_now, pgdrip.day_span())) end,
+                    p_pace.day_counts, p_pace.day_slot, pgdrip.slot_at(p_now, pgdrip.day_span())) end,
              case when p_sender.gap_max > interval '0' or p_sender.health = 'down' then 1 end))
          end
-    from (select pgdrip.hourly_rate(p_sender, p_now) as rate) as r
-   cross join lateral (select pgdrip.send_burst(p_sender, r.rate) as burst) as b
-   cross join lateral (select pgdrip.send_spacing(r.rate, b.burst) as spacing) as s;
+    from (select pgdrip.hourly_rate(p_sender, p_now) as rate offset 0) as r
+   cross join lateral (select pgdrip.send_burst(p_sender, r.rate) as burst offset 0) as b
+   cross join lateral (select pgdrip.send_spacing(r.rate, b.burst) as spacing offset 0) as s;
 end;
 
-comment on function pgdrip.sender_allowance(pgdrip.senders, timestamptz) is
+comment on function pgdrip.sender_allowance(pgdrip.senders, pgdrip.paces, timestamptz) is
   'How many messages a sender may be given now, by rate, day, gap, ramp, hours and health; at most 1000';
 
 create or replace function pgdrip.spend_allowance(
   p_sender pgdrip.senders,
+  p_pace   pgdrip.paces,
   p_now    timestamptz,
   p_count  integer
 )
@@ -200,22 +205,22 @@ begin atomic
   select t.tat, d.slot, d.counts,
          case when p_sender.hours is null then n.ready_at
               else pgdrip.next_open(greatest(n.ready_at, p_now), p_sender.hours, 'UTC') end
-    from (select pgdrip.hourly_rate(p_sender, p_now) as rate) as r
-   cross join lateral (select pgdrip.send_burst(p_sender, r.rate) as burst) as b
+    from (select pgdrip.hourly_rate(p_sender, p_now) as rate offset 0) as r
+   cross join lateral (select pgdrip.send_burst(p_sender, r.rate) as burst offset 0) as b
    cross join lateral (
      select pgdrip.send_spacing(r.rate, b.burst) / 1e6::double precision as seconds offset 0) as s
    cross join lateral (
-     select case when p_count = 0 then p_sender.tat
-                 else greatest(p_sender.tat, p_now) + make_interval(secs => case
+     select case when p_count = 0 then p_pace.tat
+                 else greatest(p_pace.tat, p_now) + make_interval(secs => case
                    when p_sender.gap_max = interval '0' then p_count * s.seconds
                    -- In seconds: a day of a gap is 24 hours in every TimeZone.
                    else greatest(s.seconds, extract(epoch from p_sender.gap_min
                           + random() * (p_sender.gap_max - p_sender.gap_min))::double precision)
                    end) end as tat offset 0) as t
    cross join lateral (
-     select greatest(pgdrip.slot_at(p_now, pgdrip.day_span()), p_sender.day_slot) as slot offset 0) as w
+     select greatest(pgdrip.slot_at(p_now, pgdrip.day_span()), p_pace.day_slot) as slot offset 0) as w
    cross join lateral (
-     select pgdrip.slot_counts(p_sender.day_counts, p_sender.day_slot, w.slot) as old offset 0) as o
+     select pgdrip.slot_counts(p_pace.day_counts, p_pace.day_slot, w.slot) as old offset 0) as o
    cross join lateral (
      select w.slot, pgdrip.add_to_first(o.old, p_count) as counts offset 0) as d
    cross join lateral (
@@ -228,5 +233,5 @@ begin atomic
               p_sender.faults - p_sender.fault_threshold + 1) end) as ready_at offset 0) as n;
 end;
 
-comment on function pgdrip.spend_allowance(pgdrip.senders, timestamptz, integer) is
+comment on function pgdrip.spend_allowance(pgdrip.senders, pgdrip.paces, timestamptz, integer) is
   'The pace of a sender after p_count claims: its arrival time, day counts and when it is ready again';

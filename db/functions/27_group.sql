@@ -73,19 +73,25 @@ create or replace function pgdrip.recall(p_enrollments bigint[])
 as $$
 begin
   -- A step that is claimed or has moved on since is not one that waits.
-  update pgdrip.due as d set due_at = w.due_at
-    from pgdrip.group_waits as w
-   where d.enrollment_id = any (array(
-           select x.enrollment_id from pgdrip.due as x
-            where x.enrollment_id = any (p_enrollments) and x.lease_until is null
-            order by x.enrollment_id for update skip locked))
-     and w.enrollment_id = d.enrollment_id and d.due_at = w.waits_until;
+  with recalled as (
+    update pgdrip.due as d set due_at = w.due_at
+      from pgdrip.group_waits as w
+     where d.enrollment_id = any (array(
+             select x.enrollment_id from pgdrip.due as x
+              where x.enrollment_id = any (p_enrollments) and x.lease_until is null
+              order by x.enrollment_id for update skip locked))
+       and w.enrollment_id = d.enrollment_id and d.due_at = w.waits_until
+    returning d.sender_id, d.due_at
+  )
+  insert into pgdrip.wakes (sender_id, due_at)
+  select r.sender_id, min(r.due_at) from recalled as r
+   where r.sender_id is not null group by r.sender_id;
   delete from pgdrip.group_waits as w where w.enrollment_id = any (p_enrollments);
 end
 $$;
 
 comment on function pgdrip.recall(bigint[]) is
-  'Private: what was put off for its group is due again as it was; the caller wakes the senders';
+  'Private: what was put off for its group is due again as it was, and its senders are told';
 
 create or replace function pgdrip.apply_group(p_definition jsonb)
   returns text
@@ -262,7 +268,7 @@ begin
     return p_enrollments;
   end if;
   v_full := array(select t from pgdrip.triage_groups(p_enrollments, p_now) as t);
-  v_locked := pgdrip.lock_for_triage(v_full);
+  v_locked := pgdrip.lock_for_triage(array(select t.enrollment_id from unnest(v_full) as t));
   insert into pgdrip.group_waits as w (enrollment_id, group_id, due_at, waits_until)
   select d.enrollment_id, s.group_id, d.due_at, t.until
     from unnest(v_full) as t

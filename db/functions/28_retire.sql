@@ -80,10 +80,7 @@ begin
        and (d.begun_at is not null and d.awaits is null and d.lease_until <= p_now
             or d.awaits = 'receipt' and d.due_at <= p_now)
      order by d.enrollment_id limit p_limit for update skip locked);
-  v_locked := pgdrip.lock_for_triage(
-    array(select t from pgdrip.triage_due(v_locked, p_now) as t));
-  perform from pgdrip.settle(array(
-    select pgdrip.triage_settlement(t) from pgdrip.triage_due(v_locked, p_now) as t), p_now);
+  perform pgdrip.settle_stopped(v_locked, p_now);
 end
 $$;
 
@@ -170,6 +167,14 @@ begin
   end if;
   perform pgdrip.adopt(p_limit);
   perform pgdrip.forget_wheels(null, p_now - interval '1 minute');
+  -- A claim need not ask who cannot send, or needs no lock; back in service they are woken.
+  update pgdrip.paces as p set next_at = null
+   where p.sender_id = any (array(
+           select k.sender_id from pgdrip.paces as k join pgdrip.senders as s using (sender_id)
+            where k.next_at is not null
+              and (s.status <> 'active' or s.health = 'blocked'
+                   or s.health = 'healthy' and not s.is_limited)
+              for no key update of k skip locked));
 end
 $$;
 
@@ -329,6 +334,7 @@ create or replace function pgdrip.move_sender(p_sender text, p_pool text)
 as $$
 declare
   v_sender pgdrip.senders := pgdrip.lock_sender(p_sender);
+  v_moved  bigint;
 begin
   perform pgdrip.assert_pool('p_pool', p_pool);
   if v_sender.status in ('retiring', 'retired') then
@@ -346,7 +352,7 @@ begin
     (name, pool, channel, config, secret, rate_per_hour, rate_per_day, burst, gap_min, gap_max,
      ramp, hours, group_id, advance_on, confirm_within, on_unconfirmed, fault_threshold,
      failover_after, status, status_reason, health, faults, fault_at, last_error, down_at,
-     started_at, limits_at, tat, day_slot, day_counts, ready_at)
+     started_at, limits_at)
   values
     (v_sender.name, p_pool, v_sender.channel, v_sender.config, v_sender.secret,
      v_sender.rate_per_hour, v_sender.rate_per_day, v_sender.burst, v_sender.gap_min,
@@ -354,8 +360,11 @@ begin
      v_sender.confirm_within, v_sender.on_unconfirmed, v_sender.fault_threshold,
      v_sender.failover_after, v_sender.status, v_sender.status_reason, v_sender.health,
      v_sender.faults, v_sender.fault_at, v_sender.last_error, v_sender.down_at,
-     v_sender.started_at, v_sender.limits_at, v_sender.tat, v_sender.day_slot,
-     v_sender.day_counts, v_sender.ready_at);
+     v_sender.started_at, v_sender.limits_at)
+  returning sender_id into v_moved;
+  insert into pgdrip.paces (sender_id, channel, tat, day_slot, day_counts, ready_at)
+  select v_moved, p.channel, p.tat, p.day_slot, p.day_counts, p.ready_at
+    from pgdrip.paces as p where p.sender_id = v_sender.sender_id for no key update;
   perform pgdrip.begin_retirement(v_sender, null, 'moved to another pool');
   perform pgdrip.forget_wheels(array[p_pool], null);
   perform pgdrip.adopt(1000);

@@ -1,7 +1,7 @@
 -- Claiming: hand due steps to a runner, each to one runner only, never above a limit.
 -- Senders first: those that have readiness and work, then the oldest due rows of each. It
 -- waits for nothing: whatever somebody else holds is skipped and stays due. Writes due,
--- senders, wakes; by triage also everything settle() writes.
+-- paces, wakes; by triage also everything settle() writes.
 
 create or replace function pgdrip.drain_wakes()
   returns void
@@ -13,58 +13,73 @@ begin
   if not exists (select from pgdrip.wakes) then
     return;
   end if;
-  -- A wake whose sender is locked stays; one for an unlimited sender, which every claim
+  -- A wake whose pace is locked stays; one for an unlimited sender, which every claim
   -- looks at anyway, has done its work by having been there for next_wake().
   with taken as materialized (
-    select w.wake_id, s.sender_id, w.due_at
+    select w.wake_id, p.sender_id, w.due_at
       from pgdrip.wakes as w
-      join pgdrip.senders as s using (sender_id)
+      join pgdrip.paces as p using (sender_id)
      order by w.wake_id limit 5000
-       for update of w skip locked for no key update of s skip locked
+       for update of w skip locked for no key update of p skip locked
   ),
   gone as (
     delete from pgdrip.wakes as w
      where w.wake_id = any (array(select t.wake_id from taken as t))
   )
-  update pgdrip.senders as s
-     set next_at = least(s.next_at, t.due_at)
+  update pgdrip.paces as p
+     set next_at = least(p.next_at, t.due_at), floor_at = least(p.floor_at, t.due_at)
     from (select t.sender_id, min(t.due_at) as due_at from taken as t group by t.sender_id) as t
-   where s.sender_id = t.sender_id and s.is_limited
-     and (s.next_at is null or t.due_at < s.next_at);
+    join pgdrip.senders as s using (sender_id)
+   where p.sender_id = t.sender_id and s.is_limited
+     and (p.next_at is null or t.due_at < p.next_at or t.due_at < p.floor_at);
 end
 $$;
 
 comment on function pgdrip.drain_wakes() is
-  'Private: lowers next_at of senders that were told of earlier work';
+  'Private: lowers next_at and floor_at of senders that were told of earlier work';
 
 create or replace function pgdrip.lock_senders(
   p_now      timestamptz,
   p_channels text[],
   p_done     bigint[],
+  p_is_first boolean,
   p_limit    integer
 )
   returns bigint[]
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = on
 as $$
 declare
+  v_seats  integer := p_limit;
   v_ids    bigint[];
   v_groups bigint[];
 begin
+  -- A sender costs as much as a message. Where more are ready than could have one each, the
+  -- first turn gives a hundred of them several.
+  if p_is_first and p_limit > 100 and p_limit < (
+       select count(*) from pgdrip.paces as p
+        where p.ready_at <= p_now and p.next_at <= p_now
+          and (p_channels is null or p.channel = any (p_channels))) then
+    v_seats := 100;
+  end if;
   -- Who has been ready the longest comes first, so that a few with much work do not take
   -- every turn.
   v_ids := array(
-    select s.sender_id from pgdrip.senders as s
+    select p.sender_id
+      from (select k.sender_id, k.ready_at from pgdrip.paces as k
+             where k.ready_at <= p_now and k.next_at <= p_now and k.sender_id <> all (p_done)
+               and (p_channels is null or k.channel = any (p_channels))
+             order by k.ready_at, k.sender_id offset 0) as k
+      join pgdrip.senders as s using (sender_id)
+      join pgdrip.paces as p using (sender_id)
      where s.status = 'active' and s.health <> 'blocked'
-       and s.ready_at <= p_now and (s.next_at <= p_now or not s.is_limited)
-       and (s.is_limited or s.health = 'down')
-       and (p_channels is null or s.channel = any (p_channels))
-       and s.sender_id <> all (p_done)
+       and (s.is_limited or s.health = 'down') and p.ready_at <= p_now
        and (s.group_id is null or s.group_id in (
              select g.group_id from pgdrip.sender_groups as g where g.ready_at <= p_now))
-     order by s.ready_at, s.sender_id limit p_limit
-       for no key update of s skip locked);
+     order by k.ready_at, k.sender_id limit v_seats
+       for no key update of p skip locked);
   if not exists (select from pgdrip.sender_groups) then
     return v_ids;
   end if;
@@ -76,7 +91,7 @@ begin
 end
 $$;
 
-comment on function pgdrip.lock_senders(timestamptz, text[], bigint[], integer) is
+comment on function pgdrip.lock_senders(timestamptz, text[], bigint[], boolean, integer) is
   'Private: senders with a limit that may send and have work, locked, and their groups with them';
 
 create or replace function pgdrip.offers(
@@ -95,6 +110,7 @@ begin
   return query
     with free as (
       select i.sender_id, i.ord, a.allowance,
+             case when s.is_limited then p.floor_at else 'epoch' end as floor_at,
              -- One of the first twenty probes a sender that is down: no single message that
              -- its gateway blames on it keeps it there.
              case when s.health = 'down' then (
@@ -105,16 +121,18 @@ begin
                   limit 20) as d) else 0 end as skip
         from unnest(p_locked) with ordinality as i(sender_id, ord)
         join pgdrip.senders as s using (sender_id)
-       cross join lateral pgdrip.sender_allowance(s, p_now) as a(allowance)
+        join pgdrip.paces as p using (sender_id)
+       cross join lateral pgdrip.sender_allowance(s, p, p_now) as a(allowance)
+       where s.status = 'active' and s.health <> 'blocked'
       union all
-      select s.sender_id, null, p_limit, 0 from pgdrip.senders as s
+      select s.sender_id, null, p_limit, timestamptz 'epoch', 0 from pgdrip.senders as s
        where s.status = 'active' and s.health = 'healthy' and not s.is_limited
          and (p_channels is null or s.channel = any (p_channels))
          and s.sender_id <> all (p_done)
     )
     select f.sender_id, f.ord is not null as is_locked,
            least(f.allowance, ceil(p_limit::numeric / count(*) over ()))::integer,
-           f.skip, 0, false
+           f.skip, 0, false, f.floor_at
       -- Unlimited ones leave no trace of having been served: chance takes turns.
       from free as f order by coalesce(f.ord, random() * count(*) over ());
 end
@@ -128,7 +146,7 @@ create or replace function pgdrip.lock_due(
   p_boost  integer,
   p_now    timestamptz
 )
-  returns pgdrip.pick[]
+  returns pgdrip.due[]
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
@@ -136,23 +154,23 @@ as $$
 begin
   if (select count(distinct q.priority) > 1 from pgdrip.sequences as q) then
     return array(
-      select row(d.enrollment_id, o.sender_id)::pgdrip.pick
-        from unnest(p_offers) as o
+      select d.row from unnest(p_offers) as o
        cross join lateral (
-         select d.enrollment_id from pgdrip.due as d
+         select d as row from pgdrip.due as d
            join pgdrip.enrollments as e using (enrollment_id)
            join pgdrip.sequences as q using (sequence_id)
-          where d.sender_id = o.sender_id and d.parked_reason is null and d.due_at <= p_now
+          where d.sender_id = o.sender_id and d.parked_reason is null
+            and d.due_at between o.floor_at and p_now
             and (d.lease_until is null or d.lease_until <= p_now)
           order by q.priority desc, d.due_at limit least(500, o.share * p_boost) offset o.skip
             for update of d skip locked) as d);
   end if;
   return array(
-    select row(d.enrollment_id, o.sender_id)::pgdrip.pick
-      from unnest(p_offers) as o
+    select d.row from unnest(p_offers) as o
      cross join lateral (
-       select d.enrollment_id from pgdrip.due as d
-        where d.sender_id = o.sender_id and d.parked_reason is null and d.due_at <= p_now
+       select d as row from pgdrip.due as d
+        where d.sender_id = o.sender_id and d.parked_reason is null
+          and d.due_at between o.floor_at and p_now
           and (d.lease_until is null or d.lease_until <= p_now)
         order by d.due_at limit least(500, o.share * p_boost) offset o.skip
           for update skip locked) as d);
@@ -162,17 +180,17 @@ $$;
 comment on function pgdrip.lock_due(pgdrip.offer[], integer, timestamptz) is
   'Private: the claimable rows of each sender, locked: by priority where sequences differ in it, then the oldest; p_boost times as many as it is offered, where triage takes some';
 
-create or replace function pgdrip.is_wanted(p_step pgdrip.steps, p_contact pgdrip.contacts)
+create or replace function pgdrip.is_wanted(p_step pgdrip.steps, p_values jsonb)
   returns boolean
   language sql
   stable
   parallel safe
 return p_step.only_if is null and p_step.skip_if is null
-    or coalesce(pgdrip.contact_values(p_contact) @> p_step.only_if, true)
-       and not coalesce(pgdrip.contact_values(p_contact) @> p_step.skip_if, false);
+    or coalesce(p_values @> p_step.only_if, true)
+       and not coalesce(p_values @> p_step.skip_if, false);
 
-comment on function pgdrip.is_wanted(pgdrip.steps, pgdrip.contacts) is
-  'Whether a step''s only_if and skip_if let it go to this contact';
+comment on function pgdrip.is_wanted(pgdrip.steps, jsonb) is
+  'Whether a step''s only_if and skip_if let it go to a contact of these values';
 
 create or replace function pgdrip.cap_free_at(
   p_contact bigint,
@@ -218,6 +236,9 @@ declare
   v_locked bigint[];
   v_free   bigint[];
 begin
+  if not exists (select from pgdrip.sequence_versions as v where v.cap_max is not null) then
+    return '{}'::bigint[];
+  end if;
   v_capped := array(
     select e.enrollment_id from pgdrip.enrollments as e
       join pgdrip.sequence_versions as v using (version_id)
@@ -242,16 +263,35 @@ $$;
 comment on function pgdrip.lock_capped(bigint[]) is
   'Private: the rows of capped sequences whose contact somebody else holds or has another row here: not now';
 
-create or replace function pgdrip.triage_due(p_enrollments bigint[], p_now timestamptz)
-  returns setof pgdrip.triage
+create or replace function pgdrip.look(p_rows pgdrip.due[], p_now timestamptz)
+  returns setof pgdrip.look
   language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-    select d.enrollment_id, d.sender_id,
-           case
+    select d.enrollment_id, d.sender_id, x.obstacle, greatest(o.until, r.free_at), q.name,
+           d.step, d.attempt + 1, q.channel, n.name,
+           case when n.secret is null then n.config
+                else n.config || jsonb_build_object('secret', n.secret) end,
+           a.recipient, m.subject, m.body, m.content, m.variant, d.due_at
+      from (select r.*, row_number() over () as ord from unnest(p_rows) as r) as d
+      join pgdrip.enrollments as e using (enrollment_id)
+      join pgdrip.sequences as q using (sequence_id)
+      join pgdrip.channels as h on h.channel = q.channel
+      join pgdrip.sequence_versions as v on v.version_id = e.version_id
+      join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
+      join pgdrip.senders as n on n.sender_id = d.sender_id
+      join pgdrip.contacts as c on c.contact_id = e.contact_id,
+           lateral (select pgdrip.recipient(h.address, c.phone, c.email),
+                           pgdrip.contact_values(c) offset 0) as a(recipient, vals),
+           lateral (select case when v.send_window is not null then
+             pgdrip.spread_open(p_now, v.send_window, coalesce(c.timezone, 'UTC'),
+                                d.enrollment_id) end offset 0) as o(until),
+           lateral (select case when v.cap_max is not null then
+             pgdrip.cap_free_at(c.contact_id, v.cap_max, v.cap_per, p_now) end offset 0) as r(free_at),
+           lateral (select case
              when d.awaits = 'receipt' then 'unconfirmed'
              when d.awaits = 'event' then 'timed_out'
              when d.begun_at is not null then 'lapsed'
@@ -264,37 +304,31 @@ begin
              when q.status = 'paused' then 'sequence_paused'
              when s.on_expire <> 'send_late'
               and pgdrip.after_span(d.due_at, s.expire_after, 'UTC') < p_now then 'expired'
-             when v.exit_when is not null and pgdrip.contact_values(c) @> v.exit_when
-               then 'exit_condition'
-             when not pgdrip.is_wanted(s, c) then 'condition'
+             when a.vals @> v.exit_when then 'exit_condition'
+             when not pgdrip.is_wanted(s, a.vals) then 'condition'
              when o.until > p_now then 'closed'
-             when cardinality(s.required) > 0
-              and not pgdrip.has_values(s.required, pgdrip.contact_values(c))
+             when cardinality(s.required) > 0 and not pgdrip.has_values(s.required, a.vals)
                then 'missing_variable'
              when r.free_at > p_now then 'capped'
-           end,
-           greatest(o.until, r.free_at)
-      from pgdrip.due as d
-      join pgdrip.enrollments as e using (enrollment_id)
-      join pgdrip.sequences as q using (sequence_id)
-      join pgdrip.channels as h on h.channel = q.channel
-      join pgdrip.sequence_versions as v on v.version_id = e.version_id
-      join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
-      join pgdrip.contacts as c on c.contact_id = e.contact_id,
-           lateral (select pgdrip.recipient(h.address, c.phone, c.email) offset 0) as a(recipient),
-           lateral (select case when v.send_window is not null then
-             pgdrip.spread_open(p_now, v.send_window, coalesce(c.timezone, 'UTC'),
-                                d.enrollment_id) end offset 0) as o(until),
-           lateral (select case when v.cap_max is not null then
-             pgdrip.cap_free_at(c.contact_id, v.cap_max, v.cap_per, p_now) end offset 0) as r(free_at)
-     where d.enrollment_id = any (p_enrollments);
+           end offset 0) as x(obstacle)
+      left join lateral (
+        select pgdrip.render_template(t.subject, a.vals) as subject,
+               pgdrip.render_template(t.body, a.vals) as body,
+               pgdrip.render_template(t.content, a.vals)::jsonb as content, t.variant
+          from (select (w.text).* from (
+                  select case when s.variants is null
+                              then row(s.subject, s.body, s.content, null)::pgdrip.step_text
+                              else pgdrip.step_text(s, d.enrollment_id) end as text offset 0) as w
+                offset 0) as t
+         where x.obstacle is null offset 0) as m on true
+     order by d.ord;
 end
 $$;
 
-comment on function pgdrip.triage_due(bigint[], timestamptz) is
-  'Private: what stands in the way of each row; obstacle NULL: nothing';
+comment on function pgdrip.look(pgdrip.due[], timestamptz) is
+  'Private: what stands in the way of each row, or, with an obstacle of NULL, its rendered message; in order';
 
-create or replace function pgdrip.lock_for_triage(p_rows pgdrip.triage[])
+create or replace function pgdrip.lock_for_triage(p_enrollments bigint[])
   returns bigint[]
   language plpgsql
   volatile
@@ -306,7 +340,7 @@ begin
   -- settle() will write these; a row of which any part is held elsewhere stays due.
   v_ids := array(
     select e.enrollment_id from pgdrip.enrollments as e
-     where e.enrollment_id in (select r.enrollment_id from unnest(p_rows) as r)
+     where e.enrollment_id = any (p_enrollments)
      order by e.enrollment_id for update skip locked);
   v_ids := array(
     select e.enrollment_id from pgdrip.enrollments as e
@@ -338,37 +372,55 @@ begin
 end
 $$;
 
-comment on function pgdrip.lock_for_triage(pgdrip.triage[]) is
+comment on function pgdrip.lock_for_triage(bigint[]) is
   'Private: of rows with an obstacle, those that can be settled without waiting';
 
-create or replace function pgdrip.triage(p_picks pgdrip.pick[], p_now timestamptz)
+create or replace function pgdrip.triage(p_looks pgdrip.look[], p_now timestamptz)
   returns bigint[]
   language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_ids     bigint[] := array(select p.enrollment_id from unnest(p_picks) as p);
-  v_held    bigint[] := pgdrip.lock_capped(v_ids);
-  v_stopped pgdrip.triage[];
-  v_locked  bigint[];
+  v_held    bigint[] := pgdrip.lock_capped(array(
+                          select l.enrollment_id from unnest(p_looks) as l));
+  v_stopped bigint[] := array(
+                          select l.enrollment_id from unnest(p_looks) as l
+                           where l.obstacle is not null and l.enrollment_id <> all (v_held));
 begin
-  v_stopped := array(
-    select t from pgdrip.triage_due(v_ids, p_now) as t
-     where t.obstacle is not null and t.enrollment_id <> all (v_held));
-  if v_stopped <> '{}' then
-    v_locked := pgdrip.lock_for_triage(v_stopped);
-    -- Seen again with the locks held: what changed meanwhile counts.
-    perform from pgdrip.settle(array(
-      select pgdrip.triage_settlement(t)
-        from pgdrip.triage_due(v_locked, p_now) as t where t.obstacle is not null), p_now);
-  end if;
-  return v_held || array(select t.enrollment_id from unnest(v_stopped) as t);
+  perform pgdrip.settle_stopped(v_stopped, p_now);
+  return v_held || v_stopped;
 end
 $$;
 
-comment on function pgdrip.triage(pgdrip.pick[], timestamptz) is
-  'Private: settles rows that must not be sent now, and returns them';
+comment on function pgdrip.triage(pgdrip.look[], timestamptz) is
+  'Private: settles rows that must not be sent now; returns all that are not to be handed out';
+
+create or replace function pgdrip.settle_stopped(p_enrollments bigint[], p_now timestamptz)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_locked bigint[];
+begin
+  if p_enrollments = '{}' then
+    return;
+  end if;
+  v_locked := pgdrip.lock_for_triage(p_enrollments);
+  -- Seen again with the locks held: what changed meanwhile counts.
+  perform from pgdrip.settle(array(
+    select pgdrip.triage_settlement(
+             row(l.enrollment_id, l.sender_id, l.obstacle, l.until)::pgdrip.triage)
+      from pgdrip.look(array(
+             select d from pgdrip.due as d where d.enrollment_id = any (v_locked)), p_now) as l
+     where l.obstacle is not null), p_now);
+end
+$$;
+
+comment on function pgdrip.settle_stopped(bigint[], timestamptz) is
+  'Private: settles locked rows by what stands in their way, those that can be without waiting';
 
 create or replace function pgdrip.triage_settlement(p_row pgdrip.triage)
   returns pgdrip.settlement
@@ -493,6 +545,8 @@ comment on function pgdrip.content_hash(text, text, jsonb) is
   'sha256 of subject, body and content as rendered, those present, joined by line feeds';
 
 create or replace function pgdrip.lease_due(
+  p_rows        pgdrip.due[],
+  p_looks       pgdrip.look[],
   p_enrollments bigint[],
   p_runner      text,
   p_lease       interval,
@@ -511,57 +565,30 @@ begin
      content_hash)
   select p_now, d.enrollment_id, d.token, 'abandoned', 'lease_expired', d.step, d.attempt,
          d.sender_id, d.runner, d.due_at, d.content_hash
-    from pgdrip.due as d
-   where d.enrollment_id = any (p_enrollments) and d.token is not null;
+    from unnest(p_rows) as d
+   where d.token is not null and d.enrollment_id = any (p_enrollments);
 
   return query
-    with rendered as materialized (
-      select d.enrollment_id, q.name as sequence, d.step, d.attempt + 1 as attempt, q.channel,
-             n.name as sender,
-             case when n.secret is null then n.config
-                  else n.config || jsonb_build_object('secret', n.secret) end as config,
-             pgdrip.recipient(h.address, c.phone, c.email) as recipient,
-             pgdrip.render_template(case when s.variants is null then s.subject
-                                         else x.subject end, k.vals) as subject,
-             pgdrip.render_template(case when s.variants is null then s.body
-                                         else x.body end, k.vals) as body,
-             pgdrip.render_template(case when s.variants is null then s.content
-                                         else x.content end, k.vals)::jsonb as content,
-             x.variant, d.due_at
-        from pgdrip.due as d
-        join pgdrip.enrollments as e using (enrollment_id)
-        join pgdrip.sequences as q using (sequence_id)
-        join pgdrip.channels as h on h.channel = q.channel
-        join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
-        join pgdrip.contacts as c using (contact_id)
-        join pgdrip.senders as n on n.sender_id = d.sender_id
-       cross join lateral (select pgdrip.contact_values(c) offset 0) as k(vals)
-        left join lateral (
-          select v.* from pgdrip.step_text(s, d.enrollment_id) as v
-           where s.variants is not null) as x on true
-       where d.enrollment_id = any (p_enrollments)
-    ),
-    leased as (
+    with leased as (
       update pgdrip.due as d
          set token = v_epoch | nextval('pgdrip.token_seq'), runner = p_runner,
              lease_until = p_now + p_lease,
              send_by = p_now + least(p_lease, interval '10 seconds'),
-             never_begun = case when d.token is null then d.never_begun
-                                else d.never_begun + 1 end,
-             content_hash = pgdrip.content_hash(r.subject, r.body, r.content),
-             variant = r.variant
-        from rendered as r
-       where d.enrollment_id = r.enrollment_id
-      returning r.enrollment_id, d.token, r.sequence, r.step, r.attempt, r.channel, r.sender,
-                r.config, r.recipient, r.subject, r.body, r.content,
-                r.enrollment_id || ':' || r.step, r.due_at, d.send_by, d.lease_until
+             never_begun = d.never_begun + (d.token is not null)::integer,
+             content_hash = pgdrip.content_hash(l.subject, l.body, l.content),
+             variant = l.variant
+        from unnest(p_looks) as l
+       where d.enrollment_id = l.enrollment_id and l.enrollment_id = any (p_enrollments)
+      returning l.enrollment_id, d.token, l.sequence, l.step, l.attempt, l.channel, l.sender,
+                l.sender_config, l.recipient, l.subject, l.body, l.content,
+                l.enrollment_id || ':' || l.step, l.due_at, d.send_by, d.lease_until
     )
     select l.* from leased as l order by l.due_at, l.enrollment_id;
 end
 $$;
 
-comment on function pgdrip.lease_due(bigint[], text, interval, timestamptz) is
-  'Private: leases locked rows to a runner and renders their messages';
+comment on function pgdrip.lease_due(pgdrip.due[], pgdrip.look[], bigint[], text, interval, timestamptz) is
+  'Private: leases locked rows to a runner, with the messages rendered for them';
 
 create or replace function pgdrip.charge_senders(
   p_offers pgdrip.offer[],
@@ -574,27 +601,36 @@ create or replace function pgdrip.charge_senders(
 as $$
 begin
   -- Whoever had all that it was asked for may have more at once: its hint stays. Else the
-  -- hint is the first row nobody has leased, or the end of a lease in front of it.
-  update pgdrip.senders as s
+  -- hint is the first row nobody has leased, or the end of a lease in front of it. Now and
+  -- then the floor rises to the first row of all: to look each time is what it saves.
+  update pgdrip.paces as p
      set tat = n.tat, day_slot = n.day_slot, day_counts = n.day_counts,
          ready_at = n.ready_at,
-         next_at = case when not c.is_empty then s.next_at
+         next_at = case when not c.is_empty or not s.is_limited then p.next_at
                         when f.due_at <= p_now then f.due_at
-                        else least(f.due_at, l.lease_until) end
+                        else least(f.due_at, l.lease_until) end,
+         floor_at = coalesce(b.due_at, p.floor_at)
     from unnest(p_offers) as c
-    join pgdrip.senders as o using (sender_id)
-   cross join lateral pgdrip.spend_allowance(o, p_now, c.leased) as n
+    join pgdrip.senders as s using (sender_id)
+    join pgdrip.paces as o using (sender_id)
+   cross join lateral pgdrip.spend_allowance(s, o, p_now, c.leased) as n
     left join lateral (
       select d.due_at from pgdrip.due as d
-       where c.is_empty and d.sender_id = o.sender_id and d.parked_reason is null
-         and (d.lease_until is null or d.lease_until <= p_now)
+       where c.is_empty and d.sender_id = c.sender_id and d.parked_reason is null
+         and d.due_at >= c.floor_at and (d.lease_until is null or d.lease_until <= p_now)
        order by d.due_at limit 1) as f on true
     left join lateral (
       select min(d.lease_until) as lease_until from pgdrip.due as d
        where c.is_empty and (f.due_at is null or f.due_at > p_now)
-         and d.sender_id = o.sender_id and d.parked_reason is null
-         and d.due_at <= p_now and d.lease_until > p_now) as l on true
-   where c.is_locked and s.sender_id = c.sender_id;
+         and d.sender_id = c.sender_id and d.parked_reason is null
+         and d.due_at between c.floor_at and p_now and d.lease_until > p_now) as l on true
+   cross join lateral (select s.is_limited and random() < 0.125 as is_looked_for offset 0) as x
+    left join lateral (
+      select d.due_at from pgdrip.due as d
+       where x.is_looked_for and d.sender_id = c.sender_id and d.parked_reason is null
+         and d.due_at >= c.floor_at
+       order by d.due_at limit 1) as b on true
+   where c.is_locked and p.sender_id = c.sender_id;
 end
 $$;
 
@@ -628,7 +664,8 @@ declare
   v_done    bigint[] := '{}'::bigint[];
   v_locked  bigint[];
   v_offers  pgdrip.offer[];
-  v_picks   pgdrip.pick[];
+  v_rows    pgdrip.due[];
+  v_looks   pgdrip.look[];
   v_stopped bigint[];
   v_first   bigint[];
   v_leased  bigint[];
@@ -641,19 +678,21 @@ begin
   perform pgdrip.drain_wakes();
   v_now := pgdrip.clock();
   while v_want > 0 and v_triaged < 500 loop
-    v_locked := pgdrip.lock_senders(v_now, p_channels, v_done, v_want);
+    v_locked := pgdrip.lock_senders(v_now, p_channels, v_done, v_want = p_limit, v_want);
     -- A new statement: what others spent of them before they were locked is seen here.
     v_offers := array(
       select o from pgdrip.offers(v_locked, p_channels, v_done, v_want, v_now) as o);
     exit when v_offers = '{}';
 
-    v_picks   := pgdrip.lock_due(v_offers, v_boost, v_now);
-    v_stopped := pgdrip.triage(v_picks, v_now);
-    v_first   := pgdrip.first_of_each(v_picks, v_stopped, v_offers, v_want);
+    v_rows    := pgdrip.lock_due(v_offers, v_boost, v_now);
+    v_looks   := array(select l from pgdrip.look(v_rows, v_now) as l);
+    v_stopped := pgdrip.triage(v_looks, v_now);
+    v_first   := pgdrip.first_of_each(v_looks, v_stopped, v_offers, v_want);
     v_leased  := pgdrip.fit_groups(v_first, v_now);
-    return query select m.* from pgdrip.lease_due(v_leased, p_runner, p_lease, v_now) as m;
+    return query
+      select m.* from pgdrip.lease_due(v_rows, v_looks, v_leased, p_runner, p_lease, v_now) as m;
 
-    v_offers := pgdrip.count_offers(v_offers, v_picks, v_leased, v_boost);
+    v_offers := pgdrip.count_offers(v_offers, v_rows, v_leased, v_boost);
     perform pgdrip.charge_senders(v_offers, v_now);
     perform pgdrip.charge_groups(v_leased, v_now);
     v_done := v_done || array(
@@ -673,7 +712,7 @@ comment on function pgdrip.claim(text, integer, interval, text[]) is
 
 -- These two read no table: joins by hash are no danger here, and by far the fastest.
 create or replace function pgdrip.first_of_each(
-  p_picks   pgdrip.pick[],
+  p_looks   pgdrip.look[],
   p_stopped bigint[],
   p_offers  pgdrip.offer[],
   p_limit   integer
@@ -687,9 +726,9 @@ as $$
 begin
   return array(
     select r.enrollment_id
-      from (select p.enrollment_id, p.sender_id, p.ord, row_number() over (
-              partition by p.sender_id order by p.ord) as place
-              from unnest(p_picks) with ordinality as p(enrollment_id, sender_id, ord)
+      from (select l.enrollment_id, l.sender_id, l.ord, row_number() over (
+              partition by l.sender_id order by l.ord) as place
+              from (select k.*, row_number() over () as ord from unnest(p_looks) as k) as l
               left join unnest(p_stopped) as s(enrollment_id) using (enrollment_id)
              where s.enrollment_id is null) as r
       join unnest(p_offers) as o using (sender_id)
@@ -698,12 +737,12 @@ begin
 end
 $$;
 
-comment on function pgdrip.first_of_each(pgdrip.pick[], bigint[], pgdrip.offer[], integer) is
+comment on function pgdrip.first_of_each(pgdrip.look[], bigint[], pgdrip.offer[], integer) is
   'Private: of locked rows that nothing stops the first of each sender, up to its share';
 
 create or replace function pgdrip.count_offers(
   p_offers pgdrip.offer[],
-  p_picks  pgdrip.pick[],
+  p_rows   pgdrip.due[],
   p_leased bigint[],
   p_boost  integer
 )
@@ -716,16 +755,17 @@ as $$
 begin
   return array(
     select row(o.sender_id, o.is_locked, o.share, o.skip, coalesce(g.leased, 0),
-               o.skip = 0 and coalesce(g.given, 0) < least(500, o.share * p_boost))::pgdrip.offer
+               o.skip = 0 and coalesce(g.given, 0) < least(500, o.share * p_boost),
+               o.floor_at)::pgdrip.offer
       from unnest(p_offers) as o
       left join (select p.sender_id, count(*) as given, count(l.enrollment_id) as leased
-                   from unnest(p_picks) as p
+                   from unnest(p_rows) as p
                    left join unnest(p_leased) as l(enrollment_id) using (enrollment_id)
                   group by p.sender_id) as g using (sender_id));
 end
 $$;
 
-comment on function pgdrip.count_offers(pgdrip.offer[], pgdrip.pick[], bigint[], integer) is
+comment on function pgdrip.count_offers(pgdrip.offer[], pgdrip.due[], bigint[], integer) is
   'Private: the offers with what was leased of each, and whether it had fewer rows than asked for: no more are due';
 
 create or replace function pgdrip.assert_claim(

@@ -58,32 +58,39 @@ begin
              -- 2 kB at most, whole characters, nothing that is not text.
              left(regexp_replace(r.detail, '[\u0001-\u0008\u000b-\u001f\u007f]', ' ', 'g'), 512),
              r.provider_id,
-             coalesce(r.verdict, case
-               when r.move = 'skip' then 'skipped'
-               when r.move in ('confirm', 'branch') then
-                 case when t.step is null then 'completed' else 'advanced' end end),
-             r.move, r.reason, coalesce(r.step, d.step), t.step,
-             case when r.move not in ('confirm', 'skip', 'branch') then r.next_due_at
+             coalesce(r.verdict, case when r.move = 'skip' then 'skipped'
+                                      when x.ends_as = 'completed' then 'completed'
+                                      when m.is_on then 'advanced' end),
+             r.move, r.reason,
+             coalesce(r.step, case when r.move <> 'note' then d.step end), t.step,
+             case when not m.is_on then r.next_due_at
                   when t.step = s.number
                     then pgdrip.after_span(p_now, s.wait_timeout, coalesce(c.timezone, 'UTC'))
                   when t.step is not null
                     then pgdrip.step_due_at(p_now, n, s.number, v.send_window, c.timezone) end,
-             t.version_id)::pgdrip.settlement
+             t.version_id, x.ends_as, d)::pgdrip.settlement
       from unnest(p_settlements) as r
-      left join pgdrip.due as d on d.enrollment_id = r.enrollment_id and r.move <> 'note'
+     cross join lateral (
+       select coalesce(r.move in ('confirm', 'skip', 'branch'), false) as is_on offset 0) as m
+      left join pgdrip.due as d on d.enrollment_id = r.enrollment_id
       left join pgdrip.enrollments as e on e.enrollment_id = d.enrollment_id
       left join pgdrip.steps as s on s.version_id = e.version_id and s.number = d.step
       left join pgdrip.sequences as q on q.sequence_id = e.sequence_id
       left join pgdrip.contacts as c on c.contact_id = e.contact_id
-      left join lateral pgdrip.step_after(e, q, s, d.begun_at, r.move, r.code)
-             as t(version_id, step) on r.move in ('confirm', 'skip', 'branch')
+      left join lateral (
+        select a.version_id, a.step from pgdrip.step_after(e, q, s, d.begun_at, r.move, r.code) as a
+         where m.is_on offset 0) as t on true
       left join pgdrip.steps as n on n.version_id = t.version_id and n.number = t.step
-      left join pgdrip.sequence_versions as v on v.version_id = t.version_id);
+      left join pgdrip.sequence_versions as v on v.version_id = t.version_id
+     cross join lateral (
+       select case when r.move = 'fail' then 'failed'
+                   when r.move = 'exit' then 'exited'
+                   when m.is_on and t.step is null then 'completed' end offset 0) as x(ends_as));
 end
 $$;
 
 comment on function pgdrip.complete_settlements(pgdrip.settlement[], timestamptz) is
-  'Private: fills in verdict, step, next step and its due time';
+  'Private: fills in verdict, step, next step and its due time, how the enrollment ends, and the live row as it stands';
 
 create or replace function pgdrip.journal(p_settlements pgdrip.settlement[], p_now timestamptz)
   returns void
@@ -97,33 +104,37 @@ begin
   insert into pgdrip.deliveries
     (at, enrollment_id, token, event, step, attempt, sender_id, runner, due_at, begun_at,
      code, class, detail, provider_id, verdict, next_due_at, content_hash, variant)
-  select p_now, r.enrollment_id, r.token, r.event, coalesce(r.step, j.step, d.step),
-         coalesce(j.attempt, d.attempt + (d.begun_at is null and d.lease_until is not null)::integer),
-         coalesce(j.sender_id, d.sender_id), coalesce(j.runner, d.runner),
-         coalesce(j.due_at, case when d.awaits is null
-           and d.parked_reason is distinct from 'unconfirmed' then d.due_at end),
-         coalesce(j.begun_at, d.begun_at),
-         r.code, r.class, r.detail, r.provider_id, r.verdict, r.next_due_at,
-         coalesce(j.content_hash, d.content_hash), coalesce(j.variant, d.variant)
+  select p_now, r.enrollment_id, r.token, r.event, coalesce(r.step, d.step),
+         d.attempt, d.sender_id, d.runner, d.due_at, d.begun_at, r.code, r.class, r.detail,
+         r.provider_id, r.verdict, r.next_due_at, d.content_hash, d.variant
     from unnest(p_settlements) as r
-    left join pgdrip.due as d
-           on d.enrollment_id = r.enrollment_id and d.token is not distinct from r.token
+   cross join lateral (select coalesce((r.live).enrollment_id = r.enrollment_id
+                         and (r.live).token is not distinct from r.token, false) offset 0) as l(is_its)
     left join lateral (
-      select x.* from pgdrip.deliveries as x
-       where d.enrollment_id is null
-         and x.enrollment_id = r.enrollment_id and x.token = r.token
-       order by x.at desc limit 1) as j on true
+      select (r.live).step, (r.live).attempt + ((r.live).begun_at is null
+               and (r.live).lease_until is not null)::integer as attempt,
+             (r.live).sender_id, (r.live).runner,
+             case when (r.live).awaits is null
+                   and (r.live).parked_reason is distinct from 'unconfirmed'
+                  then (r.live).due_at end as due_at,
+             (r.live).begun_at, (r.live).content_hash, (r.live).variant
+       where l.is_its
+      union all
+      (select j.step, j.attempt, j.sender_id, j.runner, j.due_at, j.begun_at, j.content_hash,
+              j.variant
+         from pgdrip.deliveries as j
+        where not l.is_its and j.enrollment_id = r.enrollment_id and j.token = r.token
+        order by j.at desc limit 1)) as d on true
    where r.event is not null;
   -- A step that moves by an earlier token voids the later claim on its row.
   insert into pgdrip.deliveries
     (at, enrollment_id, token, event, code, step, attempt, sender_id, runner, due_at, verdict,
      content_hash)
-  select p_now, d.enrollment_id, d.token, 'abandoned', 'superseded', d.step, d.attempt,
-         d.sender_id, d.runner, d.due_at, 'stale', d.content_hash
+  select p_now, r.enrollment_id, (r.live).token, 'abandoned', 'superseded', (r.live).step,
+         (r.live).attempt, (r.live).sender_id, (r.live).runner, (r.live).due_at, 'stale',
+         (r.live).content_hash
     from unnest(p_settlements) as r
-    join pgdrip.due as d
-      on d.enrollment_id = r.enrollment_id and d.token <> r.token
-   where r.move <> 'note' and d.lease_until is not null;
+   where r.move <> 'note' and (r.live).token <> r.token and (r.live).lease_until is not null;
 end
 $$;
 
@@ -139,13 +150,13 @@ as $$
 begin
   -- The sender's hint knows of this row no later than the end of its lease.
   insert into pgdrip.wakes (sender_id, due_at)
-  select d.sender_id, min(coalesce(r.next_due_at, d.due_at))
-    from unnest(p_settlements) as r join pgdrip.due as d using (enrollment_id)
+  select (r.live).sender_id, min(coalesce(r.next_due_at, (r.live).due_at))
+    from unnest(p_settlements) as r
    where (r.move in ('retry', 'await') or r.next_step is not null)
-     and d.sender_id is not null
-     and (d.parked_reason is not null or d.awaits is not null
-          or coalesce(r.next_due_at, d.due_at) < d.lease_until)
-   group by d.sender_id;
+     and (r.live).sender_id is not null
+     and ((r.live).parked_reason is not null or (r.live).awaits is not null
+          or coalesce(r.next_due_at, (r.live).due_at) < (r.live).lease_until)
+   group by (r.live).sender_id;
 
   update pgdrip.due as d
      set step          = coalesce(r.next_step, d.step),
@@ -175,9 +186,7 @@ begin
 
   delete from pgdrip.due as d
    using unnest(p_settlements) as r
-   where d.enrollment_id = r.enrollment_id
-     and (r.move in ('fail', 'exit')
-          or r.move in ('confirm', 'skip', 'branch') and r.next_step is null);
+   where d.enrollment_id = r.enrollment_id and r.ends_as is not null;
 end
 $$;
 
@@ -201,24 +210,17 @@ begin
      set last_confirmed_step = case when r.move = 'confirm' then r.step
                                     else e.last_confirmed_step end,
          version_id = coalesce(r.next_version, e.version_id),
-         status     = coalesce(x.status, e.status),
-         ended_at   = case when x.status is not null then p_now end,
-         end_reason = case when x.status = 'completed' then 'completed'
-                           when x.status is not null then coalesce(r.reason, r.code, r.class) end
-    from unnest(p_settlements) as r,
-         lateral (select case
-           when r.move = 'fail' then 'failed'
-           when r.move = 'exit' then 'exited'
-           when r.next_step is null and r.move in ('confirm', 'skip', 'branch')
-             then 'completed' end) as x(status)
+         status     = coalesce(r.ends_as, e.status),
+         ended_at   = case when r.ends_as is not null then p_now end,
+         end_reason = case when r.ends_as = 'completed' then 'completed'
+                           when r.ends_as is not null then coalesce(r.reason, r.code, r.class) end
+    from unnest(p_settlements) as r
    where e.enrollment_id = r.enrollment_id and e.ended_at is null
-     and (r.move = 'confirm' and e.last_confirmed_step < r.step or x.status is not null
+     and (r.move = 'confirm' and e.last_confirmed_step < r.step or r.ends_as is not null
           or r.next_version <> e.version_id);
 
   v_ended := array(
-    select r.enrollment_id from unnest(p_settlements) as r
-     where r.move in ('fail', 'exit')
-        or r.move in ('confirm', 'skip', 'branch') and r.next_step is null);
+    select r.enrollment_id from unnest(p_settlements) as r where r.ends_as is not null);
   if v_ended = '{}' then
     return;
   end if;

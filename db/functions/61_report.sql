@@ -202,7 +202,7 @@ begin
     select g.enrollment_id, g.token, v.event, g.code, g.class, g.detail,
            case when v.event = 'sent' then g.provider_id end, v.verdict, v.move,
            coalesce(v.reason, g.code, g.class), null::integer, null::integer, v.next_due_at,
-           null::bigint
+           null::bigint, null::text, null::pgdrip.due
       from given as g
       left join pgdrip.due as d using (enrollment_id)
       left join pgdrip.steps as s on s.version_id = g.version_id and s.number = d.step
@@ -239,7 +239,7 @@ begin
   return array(
     select case when x.place = 1 then x.judged
              else row(j.enrollment_id, j.token, j.event, j.code, j.class, j.detail, null, 'stale',
-                      'note', null, null, null, null, null)::pgdrip.settlement end
+                      'note', null, null, null, null, null, null, null)::pgdrip.settlement end
       from (select j as judged, row_number() over (
                      partition by j.enrollment_id order by j.event = 'sent' desc, j.token desc) as place
               from unnest(p_judged) as j where j.move <> 'note') as x,
@@ -302,8 +302,7 @@ declare
 begin
   v_ids := array(
     select s.sender_id from pgdrip.senders as s
-     where s.sender_id in (select e.sender_id from unnest(p_settled) as r
-                             join pgdrip.enrollments as e using (enrollment_id)
+     where s.sender_id in (select (r.live).sender_id from unnest(p_settled) as r
                             where r.verdict = 'deferred'
                                or r.event = 'sent' and r.move in ('confirm', 'await'))
        and (s.faults > 0 or exists (
@@ -342,17 +341,15 @@ begin
            (select w.faults from rows as w where w.sender_id = h.sender_id
              order by w.sends desc limit 1)::integer as latest
       from heard as h group by h.sender_id
-  )
+  ),
+  marked as (
   update pgdrip.senders as s
      set health     = n.health,
          faults     = n.faults,
          fault_at   = case when t.is_fault then p_now else s.fault_at end,
          last_error = case when t.is_fault then left(t.error, 500) else s.last_error end,
          down_at    = case n.health when 'down' then coalesce(
-                        case s.health when 'down' then s.down_at end, p_now) end,
-         ready_at   = case when n.health <> 'healthy' then greatest(s.ready_at,
-                             p_now + pgdrip.probe_wait(n.faults - s.fault_threshold + 1))
-                           when s.health = 'down' then 'epoch' else s.ready_at end
+                        case s.health when 'down' then s.down_at end, p_now) end
     from told as t
     join pgdrip.senders as o using (sender_id),
          lateral (select case when t.is_blocked or o.health = 'blocked' then 'blocked'
@@ -362,7 +359,15 @@ begin
                     when 'healthy' then t.latest
                     when 'down' then greatest(o.faults + 1, o.fault_threshold)
                     else o.faults + 1 end) as n(health, faults)
-   where s.sender_id = t.sender_id and (t.is_fault or s.health <> 'blocked');
+   where s.sender_id = t.sender_id and (t.is_fault or s.health <> 'blocked')
+  returning s.sender_id, s.health, s.faults, s.fault_threshold, o.health as old_health
+  )
+  update pgdrip.paces as p
+     set ready_at = case m.health when 'healthy' then 'epoch' else greatest(p.ready_at,
+           p_now + pgdrip.probe_wait(m.faults - m.fault_threshold + 1)) end,
+         next_at = 'epoch'
+    from marked as m
+   where p.sender_id = m.sender_id and (m.health <> 'healthy' or m.old_health = 'down');
 end
 $$;
 

@@ -24,7 +24,7 @@ begin
     select s.enrollment_id from pgdrip.settle(array(
       select row(d.enrollment_id, d.token, x.event, 'exited', null, null, null,
                  case x.event when 'uncertain' then 'parked' end, 'exit', p_reason,
-                 null, null, null, null)::pgdrip.settlement
+                 null, null, null, null, null, null)::pgdrip.settlement
         from pgdrip.due as d
         join pgdrip.enrollments as e using (enrollment_id),
              lateral (select case

@@ -97,7 +97,7 @@ begin
   end if;
   perform from pgdrip.settle(array(
     select row(d.enrollment_id, d.token, 'resolved', x.code, null, null, p_provider_id, null,
-               x.move, x.code, null, null, null, null)::pgdrip.settlement
+               x.move, x.code, null, null, null, null, null, null)::pgdrip.settlement
       from pgdrip.provider_refs as r
       join pgdrip.due as d using (enrollment_id, token),
            lateral (select
@@ -220,7 +220,7 @@ begin
   return array(
     select s.enrollment_id from pgdrip.settle(array(
       select row(d.enrollment_id, null, 'resolved', 'event', null, null, null, null,
-                 'branch', null, null, null, null, null)::pgdrip.settlement
+                 'branch', null, null, null, null, null, null, null)::pgdrip.settlement
         from pgdrip.due as d
        where d.enrollment_id = any (p_enrollments) and d.awaits = 'event'
        order by d.enrollment_id), pgdrip.clock()) as s);

@@ -146,9 +146,9 @@ begin
     return 'unchanged';
   end if;
   if p_is_up then
-    update pgdrip.senders as s set health = 'healthy', faults = 0, down_at = null,
-                                   ready_at = 'epoch'
+    update pgdrip.senders as s set health = 'healthy', faults = 0, down_at = null
      where s.sender_id = v_sender.sender_id;
+    update pgdrip.paces as p set ready_at = 'epoch' where p.sender_id = v_sender.sender_id;
     insert into pgdrip.wakes (sender_id, due_at) values (v_sender.sender_id, v_now);
     perform pgdrip.adopt(1000);
     return 'resumed';
@@ -156,10 +156,13 @@ begin
   update pgdrip.senders as s
      set health = 'down', faults = greatest(s.faults + 1, s.fault_threshold), fault_at = v_now,
          down_at = coalesce(s.down_at, v_now),
-         last_error = left('probe: ' || coalesce(p_detail, 'down'), 500),
-         ready_at = greatest(s.ready_at, v_now + pgdrip.probe_wait(
-           greatest(s.faults + 1 - s.fault_threshold, 0) + 1))
+         last_error = left('probe: ' || coalesce(p_detail, 'down'), 500)
    where s.sender_id = v_sender.sender_id;
+  update pgdrip.paces as p
+     set ready_at = greatest(p.ready_at, v_now + pgdrip.probe_wait(
+           greatest(v_sender.faults + 1 - v_sender.fault_threshold, 0) + 1)),
+         next_at = 'epoch'
+   where p.sender_id = v_sender.sender_id;
   return case v_sender.health when 'healthy' then 'parked' else 'unchanged' end;
 end
 $$;

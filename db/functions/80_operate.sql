@@ -77,7 +77,8 @@ begin
     row(v_due.enrollment_id, p_token, 'resolved', p_outcome, null, null, null,
         case p_outcome when 'not_sent' then 'retry' end,
         case p_outcome when 'not_sent' then 'retry' else 'confirm' end, null, null, null,
-        case p_outcome when 'not_sent' then v_due.due_at end, null)::pgdrip.settlement],
+        case p_outcome when 'not_sent' then v_due.due_at end, null, null,
+        null)::pgdrip.settlement],
     pgdrip.clock()) as s;
   perform pgdrip.note('resolve', format('token %s', p_token), p_outcome);
   return v_verdict;
@@ -227,7 +228,7 @@ begin
   perform from pgdrip.settle(array(
     select row(d.enrollment_id, d.token, 'uncertain', 'restored', null,
                'the database was restored or failed over', null, 'parked', 'park', 'uncertain',
-               null, null, null, null)::pgdrip.settlement
+               null, null, null, null, null, null)::pgdrip.settlement
       from pgdrip.due as d where d.enrollment_id = any (v_ids)
      order by d.enrollment_id), p_now);
 end

@@ -18,16 +18,18 @@ begin
   return (
     select min(w.at) from (
       -- A sender with limits keeps a hint, which a wake may undercut.
-      select greatest(s.ready_at, g.ready_at, least(s.next_at, w.due_at)) as at
+      select greatest(p.ready_at, g.ready_at, least(p.next_at, w.due_at)) as at
         from pgdrip.senders as s
+        join pgdrip.paces as p using (sender_id)
         left join pgdrip.sender_groups as g using (group_id)
         left join (select k.sender_id, min(k.due_at) as due_at
                      from pgdrip.wakes as k group by k.sender_id) as w using (sender_id)
        where s.status = 'active' and s.health <> 'blocked'
-         and (s.next_at is not null or w.due_at is not null) and s.is_limited
+         and (p.next_at is not null or w.due_at is not null) and s.is_limited
       union all
-      select greatest(s.ready_at, least(f.due_at, l.lease_until))
+      select greatest(p.ready_at, least(f.due_at, l.lease_until))
         from pgdrip.senders as s
+        join pgdrip.paces as p using (sender_id)
         left join lateral (
           select d.due_at from pgdrip.due as d
            where d.sender_id = s.sender_id and d.parked_reason is null
@@ -110,11 +112,13 @@ begin
   insert into pgdrip.wakes (sender_id, due_at)
   select s.sender_id, f.due_at
     from pgdrip.senders as s
+    join pgdrip.paces as p using (sender_id)
    cross join lateral (
       select d.due_at from pgdrip.due as d
        where d.sender_id = s.sender_id and d.parked_reason is null and d.lease_until is null
        order by d.due_at limit 1) as f
-   where s.is_limited and (s.next_at is null or s.next_at > f.due_at)
+   where s.is_limited and s.status = 'active' and s.health <> 'blocked'
+     and (p.next_at is null or p.next_at > f.due_at or p.floor_at > f.due_at)
      and not exists (select from pgdrip.wakes as w
                       where w.sender_id = s.sender_id and w.due_at <= f.due_at);
   get diagnostics v_out.hints_repaired = row_count;

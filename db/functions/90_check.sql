@@ -43,13 +43,27 @@ begin
      where s.number is null
     union all
     select 'NO_WORK_HELD_WHILE_SLEEPING', null,
-           format('sender %s has work at %s but looks again at %s', s.name, f.due_at, s.next_at)
+           format('sender %s has work at %s but looks again at %s', s.name, f.due_at, p.next_at)
       from pgdrip.senders as s
+      join pgdrip.paces as p using (sender_id)
      cross join lateral (
         select d.due_at from pgdrip.due as d
          where d.sender_id = s.sender_id and d.parked_reason is null and d.lease_until is null
          order by d.due_at limit 1) as f
-     where s.is_limited and (s.next_at is null or s.next_at > f.due_at)
+     where s.is_limited and s.status = 'active' and s.health <> 'blocked'
+       and (p.next_at is null or p.next_at > f.due_at)
+       and not exists (select from pgdrip.wakes as w
+                        where w.sender_id = s.sender_id and w.due_at <= f.due_at)
+    union all
+    select 'NO_WORK_HELD_WHILE_SLEEPING', null,
+           format('sender %s has work at %s but looks from %s on', s.name, f.due_at, p.floor_at)
+      from pgdrip.senders as s
+      join pgdrip.paces as p using (sender_id)
+     cross join lateral (
+        select d.due_at from pgdrip.due as d
+         where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at < p.floor_at
+         order by d.due_at limit 1) as f
+     where s.is_limited
        and not exists (select from pgdrip.wakes as w
                         where w.sender_id = s.sender_id and w.due_at <= f.due_at);
 end

@@ -24,6 +24,7 @@ create or replace function pgdrip.why_live(
   p_enrollment pgdrip.enrollments,
   p_sequence   pgdrip.sequences,
   p_sender     pgdrip.senders,
+  p_pace       pgdrip.paces,
   p_now        timestamptz
 )
   returns text
@@ -59,15 +60,15 @@ as $$
     when p_sender.health <> 'healthy'
       then format('due %s; its sender is %s after %s', pgdrip.in_words(p_due.due_at, p_now),
                   p_sender.health, coalesce(p_sender.last_error, 'a fault'))
-    when p_sender.ready_at > p_now
+    when p_pace.ready_at > p_now
       then format('due %s; its sender is at its limit, ready again %s',
-                  pgdrip.in_words(p_due.due_at, p_now), pgdrip.in_words(p_sender.ready_at, p_now))
+                  pgdrip.in_words(p_due.due_at, p_now), pgdrip.in_words(p_pace.ready_at, p_now))
     else format('due %s; the next free runner takes it', pgdrip.in_words(p_due.due_at, p_now))
   end
     from pgdrip.control as c
 $$;
 
-comment on function pgdrip.why_live(pgdrip.due, pgdrip.enrollments, pgdrip.sequences, pgdrip.senders, timestamptz) is
+comment on function pgdrip.why_live(pgdrip.due, pgdrip.enrollments, pgdrip.sequences, pgdrip.senders, pgdrip.paces, timestamptz) is
   'Private: why a live step stands where it stands, in words';
 
 create or replace function pgdrip.explain_contact(p_contact bigint)
@@ -85,12 +86,13 @@ begin
     select q.name, e.enrollment_id,
            case when e.paused_at is not null then 'paused' else e.status end,
            d.step, d.due_at, s.name,
-           case when e.status = 'active' then pgdrip.why_live(d, e, q, s, v_now)
+           case when e.status = 'active' then pgdrip.why_live(d, e, q, s, p, v_now)
                 else format('%s %s: %s', e.status, pgdrip.in_words(e.ended_at, v_now), e.end_reason) end
       from pgdrip.enrollments as e
       join pgdrip.sequences as q using (sequence_id)
       left join pgdrip.due as d using (enrollment_id)
       left join pgdrip.senders as s on s.sender_id = e.sender_id
+      left join pgdrip.paces as p on p.sender_id = s.sender_id
      where e.contact_id = p_contact
      order by e.enrollment_id;
   -- Words it carries that started nothing.

@@ -45,7 +45,7 @@ begin
     v_text := pgdrip.step_text(v_step, coalesce(p_contact, 0));
     v_out.step := v_number;
     v_out.due_at := pgdrip.step_due_at(v_from, v_step, v_previous, v_version.send_window, v_zone);
-    v_out.send_at := case when pgdrip.is_wanted(v_step, v_contact) then v_out.due_at end;
+    v_out.send_at := case when pgdrip.is_wanted(v_step, pgdrip.contact_values(v_contact)) then v_out.due_at end;
     v_out.body := pgdrip.render_template(v_text.body, pgdrip.contact_values(v_contact));
     return next v_out;
     v_from := v_out.due_at;

@@ -74,6 +74,7 @@ comment on function pgdrip.lot_after(pgdrip.forecast_lot, timestamptz) is
 
 create or replace function pgdrip.play_slice(
   p_sender pgdrip.senders,
+  p_pace   pgdrip.paces,
   p_count  integer,
   p_at     timestamptz
 )
@@ -87,15 +88,15 @@ declare
   v_daily   pgdrip.senders := p_sender;
   v_spacing interval;
 begin
-  v_out.sent := (select least(p_count, a, 1) from pgdrip.sender_allowance(p_sender, p_at) as a);
+  v_out.sent := (select least(p_count, a, 1) from pgdrip.sender_allowance(p_sender, p_pace, p_at) as a);
   v_out.sent_at := p_at;
   select greatest(w.ready_at, p_at + (1 - v_out.sent) * interval '1 second'),
          w.tat, w.day_slot, w.day_counts
     into v_out.ready_at, v_out.tat, v_out.day_slot, v_out.day_counts
-    from pgdrip.spend_allowance(p_sender, p_at, v_out.sent) as w;
+    from pgdrip.spend_allowance(p_sender, p_pace, p_at, v_out.sent) as w;
   if v_out.sent = 1 then
     -- What goes out in ten minutes goes at once, at the pace of the first.
-    v_spacing := v_out.tat - greatest(p_sender.tat, p_at);
+    v_spacing := v_out.tat - greatest(p_pace.tat, p_at);
     v_daily.rate_per_hour := null;
     v_daily.ramp := null;
     v_daily.gap_max := interval '0';
@@ -103,7 +104,7 @@ begin
       select least(p_count, case when v_spacing > interval '0'
                      then greatest(1, floor(600 / extract(epoch from v_spacing))) end,
                    case when p_sender.rate_per_day is not null then a end)
-        from pgdrip.sender_allowance(v_daily, p_at) as a);
+        from pgdrip.sender_allowance(v_daily, p_pace, p_at) as a);
     v_spacing := (v_out.sent - 1) * v_spacing;
     v_out.sent_at := p_at + v_spacing;
     v_out.ready_at := v_out.ready_at + v_spacing;
@@ -114,7 +115,7 @@ begin
 end
 $$;
 
-comment on function pgdrip.play_slice(pgdrip.senders, integer, timestamptz) is
+comment on function pgdrip.play_slice(pgdrip.senders, pgdrip.paces, integer, timestamptz) is
   'Private: what a sender lets out from a moment on, at most ten minutes of it, and its pace afterwards';
 
 -- A sender's part may be less than one message in the span: then it is one in a longer span.
@@ -190,6 +191,7 @@ create or replace function pgdrip.play_sender(
 as $$
 declare
   v_sender pgdrip.senders := p_sender;
+  v_pace   pgdrip.paces := (select p from pgdrip.paces as p where p.sender_id = p_sender.sender_id);
   v_lots   pgdrip.forecast_lot[] := p_lots;
   v_group  pgdrip.sender_groups := pgdrip.group_share(p_sender, p_now);
   v_lot    pgdrip.forecast_lot;
@@ -228,13 +230,13 @@ begin
         v_at := v_free;
         continue;
       end if;
-      v_slice := pgdrip.play_slice(v_sender, least(v_rest, v_group.rate - pgdrip.slot_sum(
+      v_slice := pgdrip.play_slice(v_sender, v_pace, least(v_rest, v_group.rate - pgdrip.slot_sum(
         v_group.slot_counts, v_group.slot,
         pgdrip.slot_at(v_at, pgdrip.group_span(v_group)))), v_at);
       v_group := pgdrip.group_after(v_group, v_slice.sent, v_at);
-      v_sender.tat := v_slice.tat;
-      v_sender.day_slot := v_slice.day_slot;
-      v_sender.day_counts := v_slice.day_counts;
+      v_pace.tat := v_slice.tat;
+      v_pace.day_slot := v_slice.day_slot;
+      v_pace.day_counts := v_slice.day_counts;
       v_at := v_slice.ready_at;
       v_rest := v_rest - v_slice.sent;
     end loop;

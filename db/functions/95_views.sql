@@ -195,14 +195,15 @@ create or replace view pgdrip.sender_load as
          pgdrip.hourly_rate(s, k.now) as limit_hour, u.hour as used_hour,
          s.rate_per_day as limit_day, u.day as used_day,
          b.backlog, b.oldest_due_at, b.in_flight,
-         case when s.ready_at > k.now then s.ready_at end as ready_at,
+         case when p.ready_at > k.now then p.ready_at end as ready_at,
          pgdrip.shown(s.last_error) as last_error,
          s.down_at, s.faults, g.name as sender_group
     from (select pgdrip.clock() as now offset 0) as k
    cross join pgdrip.senders as s
+    join pgdrip.paces as p using (sender_id)
     left join pgdrip.sender_groups as g using (group_id)
    cross join lateral (
-      select pgdrip.slot_counts(s.day_counts, s.day_slot, pgdrip.slot_at(k.now, pgdrip.day_span())) as counts,
+      select pgdrip.slot_counts(p.day_counts, p.day_slot, pgdrip.slot_at(k.now, pgdrip.day_span())) as counts,
              mod((extract(epoch from k.now) * 24 / pgdrip.day_span())::numeric, 1) as passed offset 0) as c
    cross join lateral (
       select case when s.is_limited

@@ -92,8 +92,9 @@ begin
     with known as materialized (
       select s.sender_id, s.pool, s.channel, f.due_at,
              case when s.status <> 'active' then s.status else s.health end as state,
-             greatest(s.ready_at, g.ready_at) as ready_at
+             greatest(p.ready_at, g.ready_at) as ready_at
         from pgdrip.senders as s
+        join pgdrip.paces as p using (sender_id)
         left join pgdrip.sender_groups as g using (group_id)
         left join lateral (
           select x.due_at from pgdrip.due as x

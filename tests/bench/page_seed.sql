@@ -1,9 +1,13 @@
 -- A fleet in the middle of its work, written at once: so many people over three weeks, a
 -- step a day, so many senders. Placeholders of psycopg.
 
-insert into pgdrip.senders (name, pool, channel, rate_per_hour, rate_per_day)
-select 'device-' || lpad(n::text, 4, '0'), 'default', 'log', 40 + 20 * (n %% 3), 400 + 200 * (n %% 3)
-  from generate_series(1, %(senders)s) as n;
+with senders as (
+  insert into pgdrip.senders (name, pool, channel, rate_per_hour, rate_per_day)
+  select 'device-' || lpad(n::text, 4, '0'), 'default', 'log', 40 + 20 * (n %% 3), 400 + 200 * (n %% 3)
+    from generate_series(1, %(senders)s) as n
+  returning sender_id, channel
+)
+insert into pgdrip.paces (sender_id, channel) select sender_id, channel from senders;
 update pgdrip.senders as s set health = 'down', down_at = now(), faults = 3, last_error = 'http_503 the gateway is away'
  where s.sender_id %% 97 = 3;
 update pgdrip.senders as s set health = 'blocked', last_error = 'the number was banned'
@@ -103,10 +107,10 @@ select 'log', 'log-' || j.token, j.enrollment_id, j.token, j.step,
        case when f.fate < 0.9 then j.at + interval '90 s' end, j.at
   from pgdrip.deliveries as j, lateral (select j.token, random() as fate) as f
  where j.event = 'sent';
-update pgdrip.senders as s set next_at = f.due_at
+update pgdrip.paces as p set next_at = f.due_at
   from (select d.sender_id, min(d.due_at) as due_at from pgdrip.due as d
          where d.parked_reason is null group by d.sender_id) as f
- where f.sender_id = s.sender_id;
+ where f.sender_id = p.sender_id;
 insert into pgdrip.runners (runner, version, started_at, seen_at)
 select 'runner-' || n, '0.1.0', pgdrip.clock() - interval '3 days', pgdrip.clock()
   from generate_series(1, 3) as n;

@@ -39,7 +39,7 @@ select is_empty($$select relation, name from columns where is_table and type = '
                      and (relation, name) not in (('steps', 'subject'))$$,
                 'every column with inner structure is commented');
 select is_empty($$select relation, name from columns where is_table and type::text like '%[]' and comment is null
-                     and (relation, name) not in (('senders', 'day_counts'))$$, 'every list is commented');
+                     and (relation, name) not in (('paces', 'day_counts'))$$, 'every list is commented');
 select is_empty($$select signature from functions where obj_description(oid, 'pg_proc') ~* '(todo|fixme|previously|formerly)'$$,
                 'no comment tells history');
 
@@ -147,9 +147,9 @@ select is_empty($$select attname from pg_catalog.pg_index as i
                 'no index of due holds what claim and begin write');
 select is_empty($$select attname from pg_catalog.pg_index as i
                     join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-                   where i.indrelid = 'pgdrip.senders'::regclass
+                   where i.indrelid = 'pgdrip.paces'::regclass
                      and a.attname in ('tat', 'day_slot', 'day_counts', 'ready_at', 'next_at')$$,
-                'no index of senders holds what claim writes');
+                'no index of paces holds what claim writes');
 select is_empty($$select c.name, g.privilege_type, g.grantee::regrole
                     from relations as c join pg_catalog.pg_class as p using (oid), aclexplode(p.relacl) as g
                    where g.grantee <> 'pgdrip_owner'::regrole and c.kind <> 'c'

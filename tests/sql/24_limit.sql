@@ -11,38 +11,40 @@ create function pg_temp.claims(
 ) returns table (style text, at timestamptz, is_ready boolean) language plpgsql as $$
 declare
   v_sender pgdrip.senders;
-  v_pace   pgdrip.sender_pace;
+  v_pace   pgdrip.paces;
+  v_spent  pgdrip.sender_pace;
   v_now    timestamptz := p_hour_zero;
   v_count  integer;
 begin
   perform pgdrip.apply_sender('{"name": "sim", "channel": "log"}' || p_definition);
   select s.* into v_sender from pgdrip.senders as s where s.name = 'sim';
+  select p.* into v_pace from pgdrip.paces as p where p.sender_id = v_sender.sender_id;
   v_sender.started_at := p_hour_zero;
   while v_now < p_hour_zero + p_hours * interval '1 hour' loop
-    select a into v_count from pgdrip.sender_allowance(v_sender, v_now) as a;
-    is_ready := v_count > 0 or v_sender.ready_at > v_now;
+    select a into v_count from pgdrip.sender_allowance(v_sender, v_pace, v_now) as a;
+    is_ready := v_count > 0 or v_pace.ready_at > v_now;
     if p_style = 'nibble' then
       v_count := least(v_count, floor(random() * 3)::integer);
     end if;
-    select n.* into v_pace from pgdrip.spend_allowance(v_sender, v_now, v_count) as n;
-    v_sender.tat := v_pace.tat;
-    v_sender.day_slot := v_pace.day_slot;
-    v_sender.day_counts := v_pace.day_counts;
-    v_sender.ready_at := v_pace.ready_at;
+    select n.* into v_spent from pgdrip.spend_allowance(v_sender, v_pace, v_now, v_count) as n;
+    v_pace.tat := v_spent.tat;
+    v_pace.day_slot := v_spent.day_slot;
+    v_pace.day_counts := v_spent.day_counts;
+    v_pace.ready_at := v_spent.ready_at;
     for i in 1 .. v_count loop
       style := p_style; at := v_now;
       return next;
     end loop;
     v_now := case p_style
       -- As fast as readiness lets it.
-      when 'greedy' then greatest(v_sender.ready_at, v_now + interval '1 microsecond')
+      when 'greedy' then greatest(v_pace.ready_at, v_now + interval '1 microsecond')
       -- Whatever ready_at says, just before and after the round times.
       when 'awkward' then v_now + (array[interval '59.999999 seconds', '1 microsecond',
         '44.999999 seconds', '3599.999999 seconds', '10 seconds'])[1 + floor(random() * 5)]
       when 'nibble' then v_now + random() * interval '90 seconds'
       -- Rests that fill a burst up, then as fast as it goes.
       when 'rest' then case when random() < 0.02 then v_now + random() * interval '4 hours'
-        else greatest(v_sender.ready_at, v_now + interval '1 microsecond') end
+        else greatest(v_pace.ready_at, v_now + interval '1 microsecond') end
     end;
   end loop;
 end $$;
@@ -120,8 +122,9 @@ select is(pg_temp.most(claims, '0'), 1::bigint, 'without a burst messages go one
 create function pg_temp.allowance(p_name text, p_now timestamptz, p_spent integer default 0,
                                   p_later interval default '0') returns integer
 language sql as $$
-  select pgdrip.sender_allowance(jsonb_populate_record(s, to_jsonb(n)), p_now + p_later)
-    from pgdrip.senders as s, lateral pgdrip.spend_allowance(s, p_now, p_spent) as n
+  select pgdrip.sender_allowance(s, jsonb_populate_record(p, to_jsonb(n)), p_now + p_later)
+    from pgdrip.senders as s join pgdrip.paces as p using (sender_id),
+         lateral pgdrip.spend_allowance(s, p, p_now, p_spent) as n
    where s.name = p_name
 $$;
 
@@ -178,8 +181,9 @@ select ok(bool_and(is_ready), 'readiness waits for the hours') from hourly;
 select results_eq($$
   select pgdrip.slot_at(s.ready_at, 86410) > s.day_slot
     from generate_series(0, 30 * 24) as h,
-         lateral (select p.* from pgdrip.senders as o, lateral pgdrip.spend_allowance(
-           o, '2026-01-05 09:00+00'::timestamptz + h * interval '1 hour', 200) as p
+         lateral (select p.* from pgdrip.senders as o join pgdrip.paces as k using (sender_id),
+                         lateral pgdrip.spend_allowance(
+           o, k, '2026-01-05 09:00+00'::timestamptz + h * interval '1 hour', 200) as p
                    where o.name = 'sim') as s group by 1 $$,
   array[true], 'a sender whose day is full is ready in a later slot, never a moment before it');
 

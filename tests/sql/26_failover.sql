@@ -18,6 +18,9 @@ $$;
 create function pg_temp.of(p_name text) returns pgdrip.senders language sql as $$
   select s from pgdrip.senders as s where s.name = p_name
 $$;
+create function pg_temp.pace(p_sender pgdrip.senders) returns pgdrip.paces language sql as $$
+  select p from pgdrip.paces as p where p.sender_id = p_sender.sender_id
+$$;
 create function pg_temp.tick() returns integer language sql as $$ select pgdrip.tick('runner-1', '1') $$;
 create temp table held (enrollment_id bigint, token bigint, sender text);
 create function pg_temp.take(p_limit integer default 100) returns bigint language sql as $$
@@ -78,19 +81,19 @@ select pg_temp.fails(), pg_temp.fails();
 select stage.wait('1 second');
 select pg_temp.fails();
 select ok((s).health = 'down' and (s).faults = 3 and (s).down_at = pgdrip.clock()
-  and (s).ready_at = pgdrip.clock() + interval '1 minute', 'the third in a row parks it for a minute') from pg_temp.of('a') as s;
+  and p.ready_at = pgdrip.clock() + interval '1 minute', 'the third in a row parks it for a minute') from pg_temp.of('a') as s, pg_temp.pace(s) as p;
 select is(pg_temp.take(), 0::bigint, 'it is handed out nothing');
 select stage.wait('1 minute');
 select is(pg_temp.take(), 1::bigint, 'then one message probes it');
 select pg_temp.start(), pg_temp.tell('{failed}', '{sender}');
 select ok((s).health = 'down' and (s).faults = 4 and (s).down_at = pgdrip.clock() - interval '1 minute'
-  and (s).ready_at >= pgdrip.clock() + interval '2 minutes', 'a failed probe doubles the rest; it is down since it was parked')
-  from pg_temp.of('a') as s;
+  and p.ready_at >= pgdrip.clock() + interval '2 minutes', 'a failed probe doubles the rest; it is down since it was parked')
+  from pg_temp.of('a') as s, pg_temp.pace(s) as p;
 select stage.wait('1 hour');
 select pg_temp.take(), pg_temp.start();
 select pg_temp.tell('{sent}');
-select ok((s).health = 'healthy' and (s).faults = 0 and (s).down_at is null and (s).ready_at = 'epoch',
-  'a probe that comes through takes it back') from pg_temp.of('a') as s;
+select ok((s).health = 'healthy' and (s).faults = 0 and (s).down_at is null and p.ready_at = 'epoch',
+  'a probe that comes through takes it back') from pg_temp.of('a') as s, pg_temp.pace(s) as p;
 select is((select count(*) from pgdrip.deliveries where event = 'failed' and verdict <> 'deferred'), 0::bigint, 'no message failed');
 select is((select sum(attempt) from pgdrip.due where step = 1), 0::bigint, 'no attempt was spent');
 select pg_temp.take(5);
@@ -106,19 +109,19 @@ select pg_temp.fails(), pg_temp.fails();
 select stage.wait('1 second');
 select pg_temp.fails();
 select ok((s).health = 'down' and (s).faults = 3 and (s).down_at = pgdrip.clock()
-  and (s).ready_at = pgdrip.clock() + interval '1 minute', 'the third in a row parks it for a minute') from pg_temp.of('a') as s;
+  and p.ready_at = pgdrip.clock() + interval '1 minute', 'the third in a row parks it for a minute') from pg_temp.of('a') as s, pg_temp.pace(s) as p;
 select is(pg_temp.take(), 0::bigint, 'it is handed out nothing');
 select stage.wait('1 minute');
 select is(pg_temp.take(), 1::bigint, 'then one message probes it');
 select pg_temp.start(), pg_temp.tell('{failed}', '{sender}');
 select ok((s).health = 'down' and (s).faults = 4 and (s).down_at = pgdrip.clock() - interval '1 minute'
-  and (s).ready_at >= pgdrip.clock() + interval '2 minutes', 'a failed probe doubles the rest; it is down since it was parked')
-  from pg_temp.of('a') as s;
+  and p.ready_at >= pgdrip.clock() + interval '2 minutes', 'a failed probe doubles the rest; it is down since it was parked')
+  from pg_temp.of('a') as s, pg_temp.pace(s) as p;
 select stage.wait('1 hour');
 select pg_temp.take(), pg_temp.start();
 select pg_temp.tell('{sent}');
-select ok((s).health = 'healthy' and (s).faults = 0 and (s).down_at is null and (s).ready_at = 'epoch',
-  'a probe that comes through takes it back') from pg_temp.of('a') as s;
+select ok((s).health = 'healthy' and (s).faults = 0 and (s).down_at is null and p.ready_at = 'epoch',
+  'a probe that comes through takes it back') from pg_temp.of('a') as s, pg_temp.pace(s) as p;
 select is((select count(*) from pgdrip.deliveries where event = 'failed' and verdict <> 'deferred'), 0::bigint, 'no message failed');
 select is((select sum(attempt) from pgdrip.due where step = 1), 0::bigint, 'no attempt was spent');
 select pg_temp.take(5);

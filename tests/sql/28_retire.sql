@@ -170,10 +170,12 @@ select pg_temp.take(1), pg_temp.start();
 select pg_temp.sender('y', '{"pool": "q"}');
 update pgdrip.senders set health = 'down', faults = 5, down_at = pgdrip.clock(), fault_at = pgdrip.clock(), last_error = 'e',
   started_at = started_at - interval '1 day', limits_at = limits_at - interval '1 day' where name = 'a';
-create temp table old as select to_jsonb(s) as row from pg_temp.of('a') as s;
+create temp table old as select to_jsonb(p) || to_jsonb(s) as row
+  from pg_temp.of('a') as s join pgdrip.paces as p using (sender_id);
 select is(pgdrip.move_sender('a', 'q'), true, 'a sender moves to another pool');
-select is(to_jsonb(s) - '{sender_id,pool,next_at}'::text[], o.row - '{sender_id,pool,next_at}'::text[],
-  'with its limits, its health and all it has spent') from pg_temp.of('a') as s, old as o;
+select is((to_jsonb(p) || to_jsonb(s)) - '{sender_id,pool,next_at,floor_at}'::text[],
+          o.row - '{sender_id,pool,next_at,floor_at}'::text[], 'with its limits, its health and all it has spent')
+  from pg_temp.of('a') as s join pgdrip.paces as p using (sender_id), old as o;
 select is((pg_temp.of('a')).pool, 'q', 'it is there');
 select is((select count(*) from pgdrip.due where parked_reason = 'no_sender'), 3::bigint, 'its work waits where nobody else is');
 select is((select status from pgdrip.senders where name like 'a (former %'), 'retiring', 'what is under way ends with its former self');

@@ -88,7 +88,7 @@ select results_eq($$select count(*), min(step), min(due_at) from pgdrip.due$$,
 select results_eq($$select distinct s.name, d.due_at from pgdrip.wakes as w join pgdrip.due as d using (sender_id, due_at)
                       join pgdrip.senders as s using (sender_id) $$,
                   $$values ('one', timestamptz '2026-01-05 09:00+00')$$, 'its sender is woken, not locked');
-select is_empty($$select from pgdrip.senders where next_at is not null$$, 'the sender''s row is untouched');
+select is_empty($$select from pgdrip.paces where next_at is not null$$, 'the sender''s pace is untouched');
 select lives_ok($$select pgdrip.enroll('WARM', pg_temp.id('bob'), '2026-02-01 00:00+00')$$, 'a start may be given');
 select results_eq($$select d.due_at from pgdrip.due as d join pgdrip.enrollments as e using (enrollment_id)
                      where e.contact_id = pg_temp.id('bob')$$,

@@ -206,9 +206,9 @@ select is(pg_temp.tell(token, 'failed', 'http_401', 'logged out'), 'deferred',
 select ok((pg_temp.live()).attempt = 0 and (pg_temp.live()).due_at <= pgdrip.clock()
   and (pg_temp.live()).parked_reason is null and (pg_temp.live()).token is null,
   'it burns no attempt and the message stays due');
-select ok(s.health = 'down' and s.faults = 1 and s.ready_at > pgdrip.clock()
+select ok(s.health = 'down' and s.faults = 1 and p.ready_at > pgdrip.clock()
   and s.last_error = 'http_401: logged out', 'the sender rests')
-  from pgdrip.senders as s join this_case on s.name = sender;
+  from pgdrip.senders as s join pgdrip.paces as p using (sender_id) join this_case on s.name = sender;
 select is((select count(*) from pgdrip.claim('runner-1', 10)), 0::bigint,
   'nothing is handed out for a resting sender');
 select pg_temp.wait('1 minute');
@@ -396,8 +396,8 @@ select pg_temp.tell(token, 'failed', 'sender') from got;
 select pg_temp.wait('1 minute');
 select pg_temp.got(array[pg_temp.take()]);
 select pg_temp.tell(token, 'failed', 'sender') from got;
-select is(s.ready_at, pgdrip.clock() + interval '2 minutes', 'each fault in a row doubles the rest')
-  from pgdrip.senders as s join this_case on s.name = sender;
+select is(p.ready_at, pgdrip.clock() + interval '2 minutes', 'each fault in a row doubles the rest')
+  from pgdrip.senders as s join pgdrip.paces as p using (sender_id) join this_case on s.name = sender;
 select is((pg_temp.live()).attempt, 0, 'however many faults, no attempt of the message is burned');
 
 -- error rules

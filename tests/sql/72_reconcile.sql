@@ -65,12 +65,12 @@ select is_empty($$select pgdrip.senders_to_probe('{gowa}', '', 1000)$$, 'other c
 
 select is(pg_temp.probed(true), 'unchanged', 'a healthy sender stays so');
 select is(pg_temp.probed(false, 'not logged in'), 'parked', 'one that cannot send is parked');
-select ok(s.health = 'down' and s.faults = 1 and s.ready_at = pgdrip.clock() + interval '1 minute'
+select ok(s.health = 'down' and s.faults = 1 and (stage.pace()).ready_at = pgdrip.clock() + interval '1 minute'
           and s.last_error = 'probe: not logged in', 'like after a fault of its own') from stage.sender() as s;
 select is_empty($$select pgdrip.claim('runner-1')$$, 'its work waits');
 select is((stage.live()).attempt, 0, 'and loses no attempt');
 select is(pg_temp.probed(false), 'unchanged', 'still down is no news');
-select is((stage.sender()).ready_at, pgdrip.clock() + interval '2 minutes', 'but lets it rest longer');
+select is((stage.pace()).ready_at, pgdrip.clock() + interval '2 minutes', 'but lets it rest longer');
 select is(pg_temp.probed(true), 'resumed', 'one that can send again is resumed');
 select ok(s.health = 'healthy' and s.faults = 0, 'all is forgotten') from stage.sender() as s;
 select isnt_empty($$select pgdrip.claim('runner-1')$$, 'and its work goes on at once');

@@ -11,14 +11,14 @@ select ok(exists (select from pgdrip.wakes where sender_id = (stage.sender()).se
   and due_at = pgdrip.clock() + interval '3 hours'), 'a limited one hears of new work by a wake');
 select pgdrip.claim('runner-1');
 select is((select count(*) from pgdrip.wakes where sender_id = (stage.sender()).sender_id), 0::bigint, 'a claim drains the wakes');
-select is((stage.sender()).next_at, pgdrip.clock() + interval '3 hours', 'into the hint of the sender');
+select is((stage.pace()).next_at, pgdrip.clock() + interval '3 hours', 'into the hint of the sender');
 select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999999', p_pool => 'pool-' || number),
   pgdrip.clock() - interval '1 hour') from stage.this_case;
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 hours', 'earlier work wakes earlier');
 select pgdrip.claim('runner-1');
 select stage.wait('2 hours');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'and is handed out when it is due');
-update pgdrip.senders set next_at = null;
+update pgdrip.paces set next_at = null;
 select stage.new_case(p_sender => '{"rate_per_hour": 80, "burst": 2}');
 select stage.take();
 select is(pgdrip.next_wake(), pgdrip.clock() + interval '2 minutes', 'a lease wakes when it runs out');
@@ -43,7 +43,7 @@ select pgdrip.resume_all();
 select stage.new_case(p_sender => '{"rate_per_hour": 80}');
 select pgdrip.claim('runner-1', p_channels => '{log}');
 delete from pgdrip.wakes;
-update pgdrip.senders set next_at = null;
+update pgdrip.paces set next_at = null;
 select is_empty($$select pgdrip.claim('runner-1')$$, 'a lost hint holds work up');
 select is((pgdrip.maintain()).hints_repaired, 1, 'maintain repairs it');
 select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'and the work goes out');

@@ -59,10 +59,12 @@ select is(pg_temp.found('update pgdrip.due set step = 1 where enrollment_id = 1'
   'a live step that is confirmed already is seen');
 select is(pg_temp.found('update pgdrip.due set step = 2 where enrollment_id = 3'), 'STEP_ORDER',
   'a live step that its version does not have is seen');
-select is(pg_temp.found('delete from pgdrip.wakes; update pgdrip.senders set next_at = null'),
+select is(pg_temp.found('delete from pgdrip.wakes; update pgdrip.paces set next_at = null'),
   'NO_WORK_HELD_WHILE_SLEEPING', 'a sender that knows of no work but has some is seen');
-select is(pg_temp.found($$delete from pgdrip.wakes; update pgdrip.senders set next_at = '2026-02-01'$$),
+select is(pg_temp.found($$delete from pgdrip.wakes; update pgdrip.paces set next_at = '2026-02-01'$$),
   'NO_WORK_HELD_WHILE_SLEEPING', 'a sender that looks too late is seen');
+select is(pg_temp.found($$delete from pgdrip.wakes; update pgdrip.paces set floor_at = '2026-02-01'$$),
+  'NO_WORK_HELD_WHILE_SLEEPING', 'a sender that looks past its work is seen');
 
 select is(pg_temp.found($$insert into pgdrip.deliveries (at, enrollment_id, token, event, verdict, step,
   attempt, content_hash) values (pgdrip.clock(), 1, 99, 'sent', 'late', 1, 1, '')$$), 'STEP_ONCE',
