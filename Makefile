@@ -8,7 +8,7 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
   ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
 
-.PHONY: bench-claim bench-import bench-runner demo test check chaos soak mutants clean
+.PHONY: bench bench-large bench-claim bench-import bench-runner demo test check chaos soak mutants clean
 
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
@@ -26,6 +26,11 @@ check: .venv/.installed-dev
 	$(BIN)/squawk --assume-in-transaction --pg-version 15.0 --exclude $(RULES_OFF) \
 	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
 	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest $(ALL)
+
+# Every figure of docs/performance.md, about 10 minutes; QUICK=1: one, and of less worth;
+# or those whose name has one of the words of ONLY="batch import".
+bench: .venv/.installed-test
+	cd tests && ../$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
 
 bench-runner: .venv/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/bench/bench_runner.py
