@@ -12,13 +12,36 @@ from pathlib import Path
 import psycopg
 from rich.console import Console
 
-from bench import rates, table
+from bench import (
+    end_to_end,
+    enroll,
+    imports,
+    latency,
+    limits,
+    operate,
+    pages,
+    rates,
+    scaling,
+    table,
+    wal,
+)
 from bench.cluster import Cluster, started
 from bench.figure import ENTRIES, Entry, Figure, Found
 from bench.plan import QUICK, USUAL, Bench
 
-FAMILIES = (rates,)
-"""Each enters its experiments by being imported, in this order."""
+FAMILIES = (
+    rates,
+    scaling,
+    limits,
+    wal,
+    latency,
+    enroll,
+    operate,
+    end_to_end,
+    imports,
+    pages,
+)
+"""Each enters its experiments by being imported; they run in this order."""
 BUILD = Path(__file__).parents[2] / "build" / "bench"
 
 
@@ -28,9 +51,9 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="the large tables only")
     parser.add_argument("only", nargs="*", help="experiments with one of these words")
     asked = parser.parse_args()
-    entries = [one for one in ENTRIES if is_wanted(one, asked.only, asked.large)]
+    entries = [one for one in in_order() if is_wanted(one, asked.only, asked.large)]
     if not entries:
-        names = ", ".join(entry.name for entry in ENTRIES)
+        names = ", ".join(entry.name for entry in in_order())
         raise SystemExit(f"no such experiment; there are: {names}")
     scale = QUICK if asked.quick else USUAL
     began, busy = time.monotonic(), os.getloadavg()[0]
@@ -43,6 +66,15 @@ def main() -> None:
     )
     table.show(found, about)
     table.write(BUILD, found, about)
+
+
+def in_order() -> list[Entry]:
+    return [
+        one
+        for family in FAMILIES
+        for one in ENTRIES
+        if one.run.__module__ == family.__name__
+    ]
 
 
 def is_wanted(entry: Entry, words: list[str], large: bool) -> bool:

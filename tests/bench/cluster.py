@@ -1,5 +1,6 @@
 """The cluster of a run: its own, durable, gone afterwards."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ DURABLE = {
 """No checkpoint while something is measured: what one costs is a matter of its pages,
 told by the row of the full-page images."""
 
+COPIES = itertools.count(1)
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -47,7 +50,7 @@ class Cluster:
     @contextmanager
     def copy(self, template: str) -> Iterator[str]:
         """A copy of a database, dropped afterwards; its DSN."""
-        name = f"{template}_copy"
+        name = f"{template}_{next(COPIES)}"
         self._run("create database {} template {} strategy file_copy", name, template)
         try:
             with psycopg.connect(self.database(name)) as db:

@@ -19,7 +19,7 @@ class Scale:
 
 
 USUAL = Scale(rounds=5, seconds=3.0, enrollments=1_000_000)
-QUICK = Scale(rounds=3, seconds=0.5, enrollments=100_000)
+QUICK = Scale(rounds=3, seconds=0.5, enrollments=50_000)
 
 
 @dataclass(slots=True)

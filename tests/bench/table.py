@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import plot
 from bench.figure import Figure, Found, Points
 
 HEADINGS = ("figure", "measured: median (min to max)", "asked", "")
@@ -36,19 +37,22 @@ def cells(figure: Figure) -> tuple[str, str, str, str]:
 
 
 def write(folder: Path, found: Sequence[Found], about: Sequence[str]) -> None:
-    """table.md and result.json."""
+    """table.md, result.json and, where there are lines, rates.svg."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{line}  " for line in about] + ["", row(HEADINGS), "|---" * 4 + "|"]
     lines += [row(cells(figure)) for figure in figures(found)]
     lines += ["", *(notes(figure) for figure in figures(found))]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
+    lines_of_plot = [one for one in found if isinstance(one, Points)]
+    if lines_of_plot:
+        (folder / "rates.svg").write_text(plot.drawn(lines_of_plot))
     result = {
         "about": about,
         "figures": [
             asdict(figure) | {"median": figure.median, "is_reached": figure.is_reached}
             for figure in figures(found)
         ],
-        "lines": [asdict(one) for one in found if isinstance(one, Points)],
+        "lines": [asdict(one) for one in lines_of_plot],
     }
     text = json.dumps(result, indent=1, ensure_ascii=False)
     (folder / "result.json").write_text(text + "\n")

@@ -24,6 +24,9 @@ REPORT_IDS = (
     b"select * from pgdrip.report(%b::bigint[], %b::bigint[], %b::text[], %b::text[])"
 )
 
+PATIENCE = 30
+"""Seconds of claims without a message: something is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -123,6 +126,7 @@ def work(
     done = Done()
     cursor = db.cursor(binary=True)
     cpu, began_at = cpu_seconds(), time.perf_counter()
+    got_at = began_at
     while done.seconds < what.seconds and done.steps < share:
         before = time.perf_counter()
         cursor.execute(CLAIM, (name, what.batch))
@@ -140,7 +144,10 @@ def work(
             else:
                 cursor.execute(REPORT, (ids, tokens, outcomes))
             done.steps += len(ids)
+            got_at = time.perf_counter()
         done.seconds = time.perf_counter() - began_at
+        if time.perf_counter() - got_at > PATIENCE:
+            raise SystemExit("nothing is due, or whatever is belongs to others")
     done.cpu = cpu_seconds() - cpu
     done.rate = done.steps / done.seconds
     db.execute("select pg_stat_force_next_flush()")
