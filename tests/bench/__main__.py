@@ -78,9 +78,8 @@ def in_order() -> list[Entry]:
 
 
 def is_wanted(entry: Entry, words: list[str], large: bool) -> bool:
-    if words:
-        return any(word in entry.name for word in words)
-    return entry.is_large == large
+    is_named = not words or any(word in entry.name for word in words)
+    return is_named and entry.is_large == large
 
 
 def measure(bench: Bench, entries: list[Entry]) -> list[Found]:

@@ -13,7 +13,6 @@ from aiohttp import web
 
 from bench.daemon import Db, runner, until
 from bench.figure import Figure, Found, experiment, rates
-from bench.fleet import Fleet
 from bench.limits import reported
 from bench.meter import process_cpu
 from bench.plan import Bench
@@ -36,7 +35,7 @@ def end_to_end(bench: Bench) -> Iterator[Found]:
 
 
 def log(bench: Bench) -> Iterator[Found]:
-    with bench.copy(fleet_of(bench)) as dsn:
+    with bench.copy() as dsn:
         with Workers(dsn, 1) as one:
             turn = Turn(500, begins=True, seconds=bench.scale.seconds)
             base = [one.turn(turn).rate for _ in range(bench.scale.rounds)]
@@ -53,7 +52,7 @@ def log(bench: Bench) -> Iterator[Found]:
 def webhook(bench: Bench, *, latency: float, asked: float | None) -> Iterator[Found]:
     with (
         receiver(latency) as url,
-        bench.copy(fleet_of(bench)) as dsn,
+        bench.copy() as dsn,
     ):
         with psycopg.connect(dsn) as db:
             psycopg.ClientCursor(db).execute(OVER_HTTP, [url])
@@ -66,12 +65,6 @@ def webhook(bench: Bench, *, latency: float, asked: float | None) -> Iterator[Fo
         at_least=asked,
         notes=notes,
     )
-
-
-def fleet_of(bench: Bench) -> Fleet:
-    """Small, and all due."""
-    rows = bench.scale.enrollments // 5
-    return Fleet(rows, due=rows)
 
 
 def run(bench: Bench, dsn: str) -> tuple[list[float], list[str]]:

@@ -28,8 +28,8 @@ insert into pgdrip.wakes (sender_id, due_at)
 select sender_id, min(due_at) from moved group by sender_id
 """
 DELAYS = """
-select 1000 * percentile_cont(array[0.5, 0.99]) within group (
-         order by extract(epoch from begun_at - due_at))
+select percentile_cont(array[0.5, 0.99]) within group (
+         order by 1000 * extract(epoch from begun_at - due_at))
   from pgdrip.deliveries
  where event = 'sent'
    and due_at >= %(from)s + %(round)s * make_interval(secs => %(seconds)s)
