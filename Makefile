@@ -8,7 +8,7 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
   ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
 
-.PHONY: bench-claim bench-import bench-runner demo test check chaos soak mutants clean
+.PHONY: bench bench-large demo test check chaos soak mutants clean
 
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
@@ -27,15 +27,15 @@ check: .venv/.installed-dev
 	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
 	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest $(ALL)
 
-bench-runner: .venv/.installed-test
-	PYTHONPATH=tests $(BIN)/python tests/bench/bench_runner.py
+# Every figure of docs/performance.md, about 10 minutes; QUICK=1: one, and of less worth;
+# or those whose name has one of the words of ONLY="'batch 500' import".
+bench: .venv/.installed-test
+	cd tests && ../$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
 
-# A million contacts, five times, beside a bare COPY of them; some minutes.
-bench-claim: .venv/.installed-test
-	PYTHONPATH=tests $(BIN)/python tests/bench/bench_claim.py
-
-bench-import: .venv/.installed-test
-	PYTHONPATH=tests $(BIN)/python tests/bench/bench_import.py
+# Ten million steps in the future, fifty million lines of history, an hour of load: hours,
+# and 60 GB in /var/tmp.
+bench-large: .venv/.installed-test
+	cd tests && ../$(BIN)/python -m bench --large $(ONLY)
 
 # Every plan in turn, or those of PLANS="park" "runners only" …; about a minute each.
 SEED ?= 1

@@ -8,6 +8,7 @@ create or replace function pgdrip.next_wake()
   set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_custom_plan
   set enable_seqscan = off
+  set enable_bitmapscan = off
   set jit = off
   set max_parallel_workers_per_gather = 0
 as $$
@@ -38,7 +39,9 @@ begin
         left join lateral (
           select min(d.lease_until) as lease_until from pgdrip.due as d
            where d.sender_id = s.sender_id and d.parked_reason is null
-             and d.due_at <= pgdrip.clock()) as l on true
+             and d.due_at <= pgdrip.clock()
+             -- With work that nobody holds the answer is known: no look at a long queue.
+             and (f.due_at is null or f.due_at > pgdrip.clock())) as l on true
        where s.status = 'active' and s.health <> 'blocked' and not s.is_limited
          and (f.due_at is not null or l.lease_until is not null)) as w);
 end
