@@ -23,6 +23,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tests/pgspot_functions.py
+	$(BIN)/python tests/advisories.py
 	$(BIN)/squawk --assume-in-transaction --pg-version 15.0 --exclude $(RULES_OFF) \
 	  $(filter-out %.rollback.sql,$(wildcard db/migrations/*.sql))
 	PGDRIP_ALL_EXTENSIONS=1 $(BIN)/pytest $(ALL)
