@@ -153,6 +153,25 @@ $$;
 comment on function pgdrip.assert_reason(text) is
   'Refuses a missing (22004) or blank or overlong (22023) reason';
 
+-- The checks of the tables say the same, but tell the whole row, whoever may see it.
+create or replace function pgdrip.assert_object(p_name text, p_value jsonb)
+  returns void
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_value) <> 'object' or octet_length(p_value::text) > 16384
+     or p_value @? '$.**{9}' then
+    raise exception '% must be an object of at most 16 kB and 8 levels', p_name
+      using errcode = '23514', hint = format('What is stored counts, too: pass less in %s.', p_name);
+  end if;
+end
+$$;
+
+comment on function pgdrip.assert_object(text, jsonb) is
+  'Refuses JSON that is no object, over 16 kB or over 8 levels (23514); NULL passes';
+
 create or replace function pgdrip.assert_time(p_name text, p_value timestamptz)
   returns void
   language plpgsql

@@ -105,9 +105,10 @@ create or replace function pgdrip.upsert_contact(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_problem text := pgdrip.contact_problem(p_phone, p_email, p_name, p_timezone);
-  v_sender  bigint;
-  v_ids     bigint[];
+  v_problem    text := pgdrip.contact_problem(p_phone, p_email, p_name, p_timezone);
+  v_sender     bigint;
+  v_ids        bigint[];
+  v_attributes jsonb;
 begin
   perform pgdrip.assert_named('p_pool', p_pool);
   if p_phone is null and p_email is null then
@@ -133,8 +134,9 @@ begin
        select from pgdrip.contacts as c
         where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email)))
     on conflict do nothing;
-    select array_agg(l.contact_id) into v_ids
-      from (select c.contact_id from pgdrip.contacts as c
+    select array_agg(l.contact_id), jsonb_agg(l.attributes) -> 0 || coalesce(p_attributes, '{}')
+      into v_ids, v_attributes
+      from (select c.contact_id, c.attributes from pgdrip.contacts as c
              where c.pool = p_pool and (c.phone = p_phone or lower(c.email) = lower(p_email))
              order by c.contact_id for no key update) as l;
   end loop;
@@ -142,6 +144,7 @@ begin
     raise exception 'phone and email belong to two contacts, % and %', v_ids[1], v_ids[2]
       using errcode = 'MD003', hint = 'Decide which of them is meant and pass only its address.';
   end if;
+  perform pgdrip.assert_object('p_attributes', v_attributes);
   -- Trigger rows before the address: who holds one may be waiting for the other.
   perform pgdrip.sweep_again(v_ids);
   update pgdrip.contacts as c
@@ -150,7 +153,7 @@ begin
          name       = coalesce(pgdrip.contact_name(p_name), c.name),
          timezone   = coalesce(p_timezone, c.timezone),
          sender_id  = coalesce(v_sender, c.sender_id),
-         attributes = c.attributes || coalesce(p_attributes, '{}')
+         attributes = v_attributes
    where c.contact_id = v_ids[1];
   perform pgdrip.suppress_again(array[p_phone, p_email]);
   return v_ids[1];

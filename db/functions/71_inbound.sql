@@ -173,6 +173,7 @@ declare
 begin
   perform pgdrip.assert_given('p_event', p_event);
   perform pgdrip.assert_given('p_payload', p_payload);
+  perform pgdrip.assert_object('p_payload', p_payload);
   perform pgdrip.assert_time('p_at', p_at);
   if pgdrip.is_blank(p_event) or octet_length(p_event) > 200 then
     raise exception 'p_event must be 1 to 200 bytes of visible text'
