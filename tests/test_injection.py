@@ -148,7 +148,8 @@ def arguments(db: Db, name: str) -> list[str]:
     row = stage.one(
         db,
         "select coalesce(proargnames[1:pronargs], '{}') as names"
-        "  from pg_catalog.pg_proc where pronamespace = 'pgdrip'::regnamespace and proname = %s",
+        "  from pg_catalog.pg_proc"
+        " where pronamespace = 'pgdrip'::regnamespace and proname = %s",
         [name],
     )
     names: list[str] = row["names"]

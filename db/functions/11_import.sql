@@ -311,12 +311,66 @@ begin
          attributes = c.attributes || coalesce(i.attributes, '{}')
     from pg_temp.import_lines as i
     left join pgdrip.senders as s on s.name = i.sender
-   where c.contact_id = any (v_changed) and i.contact_id = c.contact_id and i.reason is null;
+   where c.contact_id = any (v_changed) and i.contact_id = c.contact_id and i.reason is null
+     and c.erased_at is null;
 end
 $$;
 
 comment on function pgdrip.update_import() is
   'Private: brings the known contacts of an import up to date, locked by id; those about whom it says nothing new stay untouched';
+
+create or replace function pgdrip.insert_words(p_pool text, p_now timestamptz)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Two plain joins: one with "or" could only be a nested loop over all of both.
+  insert into pgdrip.contact_triggers (contact_id, trigger, added_at, sweep_at)
+  select distinct x.contact_id, btrim(w.word, E' \t'), p_now, p_now
+    from (select c.contact_id, i.trigger
+            from pg_temp.import_lines as i
+            join pgdrip.contacts as c on c.phone = i.phone and c.pool = p_pool
+           where i.reason is null and i.trigger is not null
+          union all
+          select c.contact_id, i.trigger
+            from pg_temp.import_lines as i
+            join pgdrip.contacts as c on lower(c.email) = lower(i.email) and c.pool = p_pool
+           where i.reason is null and i.trigger is not null and i.phone is null) as x,
+         string_to_table(x.trigger, ';') as w(word)
+   where btrim(w.word, E' \t') <> ''
+  on conflict do nothing;
+end
+$$;
+
+comment on function pgdrip.insert_words(text, timestamptz) is
+  'Private: puts the words of an import on its contacts';
+
+create or replace function pgdrip.forget_erased()
+  returns boolean
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_erased bigint[] := array(
+    select c.contact_id from pgdrip.contacts as c
+      join pg_temp.import_lines as i using (contact_id)
+     where c.erased_at is not null and i.reason is null);
+begin
+  if v_erased = '{}' then
+    return false;
+  end if;
+  delete from pgdrip.contact_triggers as t where t.contact_id = any (v_erased);
+  update pg_temp.import_lines as i set contact_id = null
+   where i.contact_id = any (v_erased);
+  return true;
+end
+$$;
+
+comment on function pgdrip.forget_erased() is
+  'Private: lines of an import that meant somebody who was erased meanwhile mean nobody any more; false: none did';
 
 create or replace function pgdrip.merge_import(p_pool text default 'default')
   returns bigint
@@ -338,16 +392,18 @@ begin
   analyze pg_temp.import_lines;
   perform pgdrip.judge_import();
   perform pgdrip.find_twice();
-  -- Whoever adds one of these addresses at the same time wins; then it is known. The
-  -- checks of contacts see every phone and name anyway: only if one of them refuses are
-  -- the lines looked at, for it comes clean from a client that has read it.
+  -- Whoever adds one of these addresses at the same time wins; then it is known. Who is
+  -- erased meanwhile is made anew. The checks of contacts see every phone and name anyway:
+  -- only if one of them refuses are the lines looked at, for what comes from a client that
+  -- has read it is clean.
   loop
     perform pgdrip.match_import(p_pool);
     v_now := pgdrip.clock();
     begin
       perform pgdrip.insert_import(p_pool, v_now);
       perform pgdrip.update_import();
-      exit;
+      perform pgdrip.insert_words(p_pool, v_now);
+      exit when not pgdrip.forget_erased();
     exception
       when unique_violation then
         if exists (select from pg_temp.import_lines as i group by i.line having count(*) > 1) then
@@ -367,21 +423,6 @@ begin
       select a.address from pg_temp.import_lines as i,
              lateral (values (i.phone), (i.email)) as a(address) where i.reason is null));
   end if;
-  -- Two plain joins: one with "or" could only be a nested loop over all of both.
-  insert into pgdrip.contact_triggers (contact_id, trigger, added_at, sweep_at)
-  select distinct x.contact_id, btrim(w.word, E' \t'), v_now, v_now
-    from (select c.contact_id, i.trigger
-            from pg_temp.import_lines as i
-            join pgdrip.contacts as c on c.phone = i.phone and c.pool = p_pool
-           where i.reason is null and i.trigger is not null
-          union all
-          select c.contact_id, i.trigger
-            from pg_temp.import_lines as i
-            join pgdrip.contacts as c on lower(c.email) = lower(i.email) and c.pool = p_pool
-           where i.reason is null and i.trigger is not null and i.phone is null) as x,
-         string_to_table(x.trigger, ';') as w(word)
-   where btrim(w.word, E' \t') <> ''
-  on conflict do nothing;
   return (select count(*) from pg_temp.import_lines as i where i.reason is null);
 end
 $$;

@@ -1,7 +1,7 @@
 -- One person's data: shown in full to whom it concerns, handed out whole, and erased.
 -- Erasing writes contacts, contact_triggers, contact_events, suppressions,
--- erased_suppressions, provider_refs, adoptions and, alone of all, deliveries; last the
--- senders whose last error names the person.
+-- erased_suppressions, provider_refs, adoptions and, alone of all, deliveries; no sender, for
+-- a client may hold it open: their last errors are masked from the beginning.
 
 create or replace function pgdrip.mask(p_text text)
   returns text
@@ -155,15 +155,18 @@ create or replace function pgdrip.scrub_again()
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
-begin
-  perform pgdrip.scrub_history(array(
+declare
+  v_erased bigint[] := array(
     select c.contact_id from pgdrip.contacts as c
-     where c.erased_at > pgdrip.clock() - interval '7 days'));
+     where c.erased_at > pgdrip.clock() - interval '7 days');
+begin
+  perform pgdrip.scrub_history(v_erased);
+  delete from pgdrip.contact_triggers as t where t.contact_id = any (v_erased);
 end
 $$;
 
 comment on function pgdrip.scrub_again() is
-  'Private: what was told of a message that was on its way when its person was erased goes, too';
+  'Private: what was told of a message that was on its way when its person was erased goes, too, and words that an import was about to put there';
 
 create or replace function pgdrip.hash_suppressions(p_contact pgdrip.contacts)
   returns void
@@ -220,9 +223,6 @@ begin
   perform pgdrip.scrub_history(array[p_contact]);
   update pgdrip.adoptions as a set detail = 'erased'
    where a.legacy_table = 'leads' and a.object_id = p_contact and a.detail is not null;
-  update pgdrip.senders as s set last_error = pgdrip.mask(s.last_error)
-   where strpos(s.last_error, coalesce(v_contact.phone, v_contact.email)) > 0
-      or strpos(lower(s.last_error), lower(v_contact.email)) > 0;
   perform pgdrip.note('erase', format('contact %s', p_contact), p_reason);
   return true;
 end

@@ -347,7 +347,7 @@ begin
      set health     = n.health,
          faults     = n.faults,
          fault_at   = case when t.is_fault then p_now else s.fault_at end,
-         last_error = case when t.is_fault then left(t.error, 500) else s.last_error end,
+         last_error = case when t.is_fault then left(pgdrip.mask(t.error), 500) else s.last_error end,
          down_at    = case n.health when 'down' then coalesce(
                         case s.health when 'down' then s.down_at end, p_now) end
     from told as t

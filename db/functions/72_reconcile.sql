@@ -156,7 +156,7 @@ begin
   update pgdrip.senders as s
      set health = 'down', faults = greatest(s.faults + 1, s.fault_threshold), fault_at = v_now,
          down_at = coalesce(s.down_at, v_now),
-         last_error = left('probe: ' || coalesce(p_detail, 'down'), 500)
+         last_error = left('probe: ' || coalesce(pgdrip.mask(p_detail), 'down'), 500)
    where s.sender_id = v_sender.sender_id;
   update pgdrip.paces as p
      set ready_at = greatest(p.ready_at, v_now + pgdrip.probe_wait(

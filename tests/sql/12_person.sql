@@ -20,8 +20,9 @@ update pgdrip.contacts as c set email = 'Jane@example.com', name = 'Jane Doe', a
 create temp table data as
 select c.phone, c.contact_id from pgdrip.contacts as c join jane using (contact_id);
 select pgdrip.record_event(contact_id, 'looked', '{"page": "secret garden"}') from jane;
-select stage.take(), stage.start(), stage.tell('failed', 'sender');
-update pgdrip.senders as s set last_error = format('no route to %s', data.phone) from data where s.sender_id = (select d.sender_id from pgdrip.due as d join jane using (enrollment_id));
+select stage.take(), stage.start();
+select r.verdict from data, pgdrip.report(array[(stage.live()).enrollment_id], array[(stage.live()).token],
+  '{failed}', null, '{sender}', array['no route to ' || data.phone]) as r;
 select stage.wait('2 hours');
 select stage.take(), stage.start(), stage.tell('uncertain');
 update pgdrip.deliveries as j set detail = format('told of %s', data.phone), provider_id = 'ref 1' from data where j.event = 'uncertain';
@@ -52,7 +53,7 @@ select is_empty($$select from pgdrip.contact_triggers join jane using (contact_i
 select results_eq($$select event, detail, provider_id from pgdrip.deliveries join jane using (enrollment_id) order by token$$,
   $$values ('failed', null::text, null::text), ('uncertain', null, null)$$, 'of the history ids, hashes and times stay');
 select is((select s.last_error from pgdrip.senders as s join pgdrip.enrollments as e using (sender_id) join jane using (enrollment_id)),
-  'no route to +60…' || right(phone, 2), 'a sender''s last error no longer names the person') from data;
+  'sender: no route to +60…' || right(phone, 2), 'a sender''s last error names nobody') from data;
 select results_eq($$select a.action, a.object, a.reason from pgdrip.audit as a order by a.audit_id desc limit 1$$,
   $$select 'erase', format('contact %s', contact_id), 'asked by letter' from jane$$, 'the audit says so');
 select is_empty('select * from pgdrip.check()', 'every invariant holds');
@@ -93,9 +94,12 @@ select pgdrip.erase_contact(contact_id, 'x') from stage.this_case;
 select ok((stage.last()).event = 'uncertain', 'a message on its way is journalled as uncertain');
 select is(r.verdict, 'stale', 'its report changes nothing')
   from stage.last() as j, pgdrip.report(array[j.enrollment_id], array[j.token], '{sent}', '{late ref}') as r;
+insert into pgdrip.contact_triggers (contact_id, trigger) select contact_id, 'LATE' from stage.this_case;
 select pgdrip.maintain();
 select is_empty($$select from pgdrip.provider_refs where provider_id = 'late ref' union all
-                  select from pgdrip.deliveries where provider_id = 'late ref'$$, 'and what it told is gone after maintenance');
+                  select from pgdrip.deliveries where provider_id = 'late ref' union all
+                  select from pgdrip.contact_triggers where trigger = 'LATE'$$,
+  'and what it told is gone after maintenance, as is a word of an import that committed later');
 select is_empty('select * from pgdrip.check()', 'every invariant holds after all this');
 
 select * from finish();
