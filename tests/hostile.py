@@ -1,13 +1,12 @@
 """Texts that mean something to SQL, templates, shells, headers, terminals, pages and
 spreadsheets, and whether anything took one of them at its word."""
 
-import os
+import re
 from typing import Any
 
 import stage
 from stage import Db
 
-HOME = os.environ.get("HOME", "/")
 TEXTS = {
     "SQL": "'; drop table pgdrip.contacts; drop table public.canary; --",
     "identifier": '"; drop role pgdrip_app; drop table public.canary; --',
@@ -25,9 +24,9 @@ TEXTS = {
     "direction": "\u202egpj.exe\u2066\u200b",
     "log line": 'x\n{"level": "info", "event": "forged"}',
     "YAML": "!!python/object/apply:os.system ['touch canary']",
-    "path": "../../../../etc/passwd",
+    "path": "../nowhere/canary",
     "NUL": "a\0b",
-    "surrogate": "a\ud800b",
+    "surrogate": "a\udcffb",
     "long": "x" * 100_000,
 }
 NO_TEXT = {"NUL", "surrogate"}  # neither PostgreSQL nor a process takes them as text
@@ -65,5 +64,6 @@ def schema(db: Db) -> dict[str, Any]:
 
 
 def is_quiet(text: str) -> bool:
-    """Whether nothing in it moves a cursor, hides text or starts a line of its own."""
+    """Whether nothing in it moves a cursor or hides text; colours may be."""
+    text = re.sub(r"\x1b\[[0-9;]+m", "", text)
     return all(line.isprintable() for line in text.replace("\t", " ").split("\n"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import hostile
 from pgdrip import logs
 
 PASSWORD = "hunter2"
@@ -55,6 +56,32 @@ def test_on_a_terminal_a_line_is_for_people() -> None:
     assert "connected" in line
     assert "\x1b[" in line
     assert not line.startswith("{")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_text_is_no_line_of_its_own_and_moves_no_cursor(as_json: bool) -> None:
+    stream = Terminal()
+    logs.configure(stream=stream, as_json=as_json)
+    texts = hostile.SHORT
+    for text in texts.values():
+        logging.getLogger("pgdrip").warning(text, extra={"detail": text, "all": [text]})
+    lines = stream.getvalue().split("\n")
+    assert len(lines) == len(texts) + 1
+    assert all(hostile.is_quiet(line) for line in lines)
+    if as_json:
+        found = [json.loads(line) for line in lines[:-1]]
+        assert [one["detail"] for one in found] == list(map(logs.mask, texts.values()))
+
+
+def test_a_traceback_has_its_lines_and_no_text_of_others_in_them() -> None:
+    stream = Terminal()
+    logs.configure(stream=stream)
+    try:
+        raise ValueError(hostile.TEXTS["terminal"])
+    except ValueError:
+        logging.getLogger("pgdrip").exception("failed")
+    assert len(stream.getvalue().splitlines()) > 3
+    assert hostile.is_quiet(stream.getvalue())
 
 
 def test_json_can_be_asked_for_on_a_terminal() -> None:

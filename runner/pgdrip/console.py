@@ -1,8 +1,10 @@
 """What the command line writes: tables, and one line for each thing that went wrong."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import IO
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -82,9 +84,39 @@ def span(length: timedelta) -> str:
     return ("-" if length < timedelta() else "") + " ".join(words[:2])
 
 
+def echo(text: object) -> None:
+    """Write to standard output: as it is, on a terminal with its lines printable."""
+    click.echo(Screen.shown(str(text)) if sys.stdout.isatty() else text)
+
+
+class Screen:
+    """A terminal as a file to write to, each line printable."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(self.shown(text))
+
+    @staticmethod
+    def shown(text: str) -> str:
+        return "\n".join(map(printable, text.split("\n")))
+
+
 def printable(text: str) -> str:
     """Escape what could move a terminal's cursor or hide text."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_json(text: str) -> str:
+    """The same JSON; what could move a cursor or hide text is escaped as in JSON."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text
+    )
 
 
 def shown(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import yaml
 
+from pgdrip.console import Screen, printable_json
 from pgdrip.shape import SCHEMA, TAG
 
 FORMULA = re.compile(r"[=+\-@\t\r]")
@@ -36,14 +37,14 @@ def to_yaml(definitions: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def writer(form: str, columns: Sequence[str], file: IO[str]) -> Write:
+def writer(form: str, columns: Sequence[str], file: IO[str] | Screen) -> Write:
     """Return what writes one row; `form` is csv or jsonl."""
     if form == "jsonl":
 
         def write_line(row: Sequence[Any]) -> None:
             found = dict(zip(columns, row, strict=True))
-            json.dump(found, file, default=_plain, ensure_ascii=False)
-            file.write("\n")
+            line = json.dumps(found, default=_plain, ensure_ascii=False)
+            file.write(printable_json(line) + "\n")
 
         return write_line
     out = csv.writer(file, lineterminator="\n")

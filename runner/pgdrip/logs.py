@@ -13,6 +13,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
+from pgdrip.console import Screen, printable, printable_json
+
 ADDRESS_FIELDS = frozenset({"recipient", "phone", "email", "address"})
 
 TEXT_LIMIT = 10_000  # characters of one text in a log line
@@ -27,6 +29,7 @@ _PHONE = re.compile(
     """,
     re.VERBOSE,
 )
+_JSON = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
 _PASSWORD = re.compile(r"(password=)\S+|(://[^\s:/@]*:)[^\s/@]+(?=@)", re.IGNORECASE)
 
 
@@ -49,22 +52,33 @@ def configure(
         mask_event,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-        if plain
-        else structlog.dev.ConsoleRenderer(timestamp_key="at", colors=stream.isatty())
-    )
+    console = structlog.dev.ConsoleRenderer(timestamp_key="at", colors=stream.isatty())
+    renderers: list[Processor] = [_as_json] if plain else [_printable, console]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                renderer,
+                *renderers,
             ],
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _as_json(logger: Any, method: str, event: EventDict) -> str:
+    return printable_json(str(_JSON(logger, method, event)))
+
+
+def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """No text makes a line of its own or moves a cursor; a traceback has its lines."""
+    return {
+        key: (Screen.shown if key == "exception" else printable)(value)
+        if isinstance(value, str)
+        else value
+        for key, value in event.items()
+    }
 
 
 def mask(text: str) -> str:

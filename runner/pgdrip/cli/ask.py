@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pgdrip.cli.database import with_engine
-from pgdrip.console import record, table
+from pgdrip.console import echo, printable_json, record, table
 from pgdrip.errors import UsageError
 from pgdrip.query import Answer, Query
 
@@ -36,15 +36,13 @@ def asks(
             yes = given.pop("yes", None)
             query = put(**given)
             if show_sql:
-                click.echo(query)
+                echo(query)
                 return
             if yes is False:
                 _confirm()
             answer = with_engine(dsn, lambda engine: engine.ask(query))
             if as_json:
-                click.echo(
-                    to_json(answer.value if query.is_value else answer.records())
-                )
+                echo(to_json(answer.value if query.is_value else answer.records()))
             else:
                 show(answer)
             refuses(answer)
@@ -92,7 +90,7 @@ def done(answer: Answer) -> None:
 
 
 def value(answer: Answer) -> None:
-    click.echo(answer.value)
+    echo(answer.value)
 
 
 def rows(answer: Answer) -> None:
@@ -106,7 +104,8 @@ def one(answer: Answer) -> None:
 
 
 def to_json(found: Any) -> str:
-    return json.dumps(found, default=_plain, ensure_ascii=False, indent=2)
+    text = json.dumps(found, default=_plain, ensure_ascii=False, indent=2)
+    return printable_json(text)
 
 
 def _plain(found: Any) -> Any:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from pgdrip.cli.ask import json_option, sql_option, to_json
 from pgdrip.cli.database import with_engine
-from pgdrip.console import Terminal, complain, count
+from pgdrip.console import Terminal, complain, count, echo
 from pgdrip.contacts import Imported, Reject, import_csv, statements
 from pgdrip.engine import Engine
 from pgdrip.errors import RowsRejected, UsageError
@@ -65,7 +65,7 @@ def import_(
     if show_sql:
         with click.open_file(file, "rb") as stream:
             for statement in statements(stream, pool=pool, mapping=mapping):
-                click.echo(statement)
+                echo(statement)
         return
     if rejects:
         _require_writable(rejects, file)

@@ -11,7 +11,7 @@ from pgdrip import definitions
 from pgdrip import plan as planning
 from pgdrip.cli.ask import json_option, sql_option, to_json
 from pgdrip.cli.database import with_engine
-from pgdrip.console import count, table
+from pgdrip.console import count, echo, table
 from pgdrip.query import Query, rows_of, value_of
 
 DIFFERENT = 10
@@ -53,7 +53,7 @@ def plan(
     found = definitions.load(files)
     if show_sql:
         for statement in _planning(found):
-            click.echo(statement)
+            echo(statement)
         return
     changes = with_engine(context.obj, lambda engine: planning.plan(engine, found))
     if as_json:
@@ -67,9 +67,9 @@ def plan(
 
 def _show(change: planning.Change) -> None:
     one = change.definition
-    click.echo(f"{one.kind} {one.name}: {change.outcome}")
+    echo(f"{one.kind} {one.name}: {change.outcome}")
     for line in change.differences:
-        click.echo(f"    {line}")
+        echo(f"    {line}")
     for choice, counts in change.in_flight.items():
         click.echo(
             f"    {count(counts.in_flight, 'enrollment')} in flight under {choice}:"
@@ -108,7 +108,7 @@ def apply(
     found = definitions.load(files)
     if show_sql:
         for one in definitions.in_order(found):
-            click.echo(_statement(one.kind, one.content))
+            echo(_statement(one.kind, one.content))
         return
     applied = with_engine(dsn, lambda engine: definitions.apply(engine, found))
     columns = ["kind", "name", "outcome", "note"]

@@ -1,11 +1,13 @@
 """Definitions and rows out of the database."""
 
 from pathlib import Path
+from typing import IO
 
 import click
 
 from pgdrip.cli.ask import sql_option
 from pgdrip.cli.database import with_engine
+from pgdrip.console import Screen, echo
 from pgdrip.engine import Engine
 from pgdrip.errors import UsageError
 from pgdrip.export import to_yaml, writer
@@ -41,7 +43,7 @@ def export(
     """
     query = QUERIES[what]
     if show_sql:
-        click.echo(query)
+        echo(query)
     elif what != "definitions":
         with_engine(dsn, lambda engine: _rows(engine, query, form or "csv", output))
     elif form:
@@ -49,13 +51,17 @@ def export(
     else:
         found = with_engine(dsn, lambda engine: engine.export_definitions())
         with click.open_file(str(output or "-"), "w", encoding="utf-8") as file:
-            file.write(to_yaml(found))
+            _seen(file).write(to_yaml(found))
 
 
 async def _rows(engine: Engine, query: Query, form: str, output: Path | None) -> None:
     write = None
     with click.open_file(str(output or "-"), "w", encoding="utf-8") as file:
         async for answer in engine.stream(query):
-            write = write or writer(form, answer.columns, file)
+            write = write or writer(form, answer.columns, _seen(file))
             for row in answer.rows:
                 write(row)
+
+
+def _seen(file: IO[str]) -> IO[str] | Screen:
+    return Screen(file) if file.isatty() else file

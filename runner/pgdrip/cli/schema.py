@@ -10,7 +10,7 @@ from pgdrip import doctor as health
 from pgdrip import migrate as schema
 from pgdrip.cli.ask import json_option, to_json
 from pgdrip.cli.database import database
-from pgdrip.console import complain, count
+from pgdrip.console import complain, count, echo
 from pgdrip.errors import InvariantViolated
 
 
@@ -80,11 +80,11 @@ def roles(dsn: str | None, sql: bool, migrator: str | None) -> None:
     SQL, and `pgdrip migrate` then hands everything to pgdrip_owner and grants the rest.
     """
     if sql:
-        click.echo(schema.roles_sql(migrator), nl=False)
+        echo(schema.roles_sql(migrator).rstrip("\n"))
         return
     for name, members in schema.roles(database(dsn)).items():
         shown = "missing" if members is None else ", ".join(members) or "nobody"
-        click.echo(f"{name}: {shown}")
+        echo(f"{name}: {shown}")
 
 
 @click.command()
