@@ -50,6 +50,7 @@ create or replace function pgdrip.lock_senders(
   volatile
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = on
+  set enable_material = off
 as $$
 declare
   v_seats  integer := p_limit;
@@ -652,6 +653,7 @@ create or replace function pgdrip.claim(
   set enable_seqscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set join_collapse_limit = 1
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0

@@ -10,6 +10,7 @@ create or replace function pgdrip.begin_send(p_enrollments bigint[], p_tokens bi
   set enable_seqscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set join_collapse_limit = 1
   set jit = off
   set max_parallel_workers_per_gather = 0
 as $$

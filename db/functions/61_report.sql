@@ -420,6 +420,7 @@ create or replace function pgdrip.report(
   set enable_seqscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set join_collapse_limit = 1
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
