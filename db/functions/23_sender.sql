@@ -256,7 +256,8 @@ begin
          faults        = case when p_status = 'active' then 0 else s.faults end,
          down_at       = case when p_status <> 'active' then s.down_at end
    where s.sender_id = v_old.sender_id;
-  update pgdrip.paces as p set ready_at = 'epoch'
+  update pgdrip.paces as p
+     set ready_at = 'epoch', next_at = case when v_old.is_limited then p.next_at end
    where p.sender_id = v_old.sender_id and p_status = 'active';
   insert into pgdrip.wakes (sender_id, due_at) values (v_old.sender_id, pgdrip.clock());
   perform pgdrip.forget_wheels(array[v_old.pool], null);

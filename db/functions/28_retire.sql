@@ -167,14 +167,6 @@ begin
   end if;
   perform pgdrip.adopt(p_limit);
   perform pgdrip.forget_wheels(null, p_now - interval '1 minute');
-  -- A claim need not ask who cannot send, or needs no lock; back in service they are woken.
-  update pgdrip.paces as p set next_at = null
-   where p.sender_id = any (array(
-           select k.sender_id from pgdrip.paces as k join pgdrip.senders as s using (sender_id)
-            where k.next_at is not null
-              and (s.status <> 'active' or s.health = 'blocked'
-                   or s.health = 'healthy' and not s.is_limited)
-              for no key update of k skip locked));
 end
 $$;
 

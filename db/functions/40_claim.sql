@@ -72,11 +72,13 @@ begin
       from (select k.sender_id, k.ready_at from pgdrip.paces as k
              where k.ready_at <= p_now and k.next_at <= p_now and k.sender_id <> all (p_done)
                and (p_channels is null or k.channel = any (p_channels))
+               and k.sender_id not in (
+                     select o.sender_id from pgdrip.senders as o
+                      where o.status <> 'active' or o.health = 'blocked')
              order by k.ready_at, k.sender_id offset 0) as k
       join pgdrip.senders as s using (sender_id)
       join pgdrip.paces as p using (sender_id)
-     where s.status = 'active' and s.health <> 'blocked'
-       and (s.is_limited or s.health = 'down') and p.ready_at <= p_now
+     where (s.is_limited or s.health = 'down') and p.ready_at <= p_now
        and (s.group_id is null or s.group_id in (
              select g.group_id from pgdrip.sender_groups as g where g.ready_at <= p_now))
      order by k.ready_at, k.sender_id limit v_seats

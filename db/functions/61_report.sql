@@ -360,12 +360,13 @@ begin
                     when 'down' then greatest(o.faults + 1, o.fault_threshold)
                     else o.faults + 1 end) as n(health, faults)
    where s.sender_id = t.sender_id and (t.is_fault or s.health <> 'blocked')
-  returning s.sender_id, s.health, s.faults, s.fault_threshold, o.health as old_health
+  returning s.sender_id, s.is_limited, s.health, s.faults, s.fault_threshold,
+            o.health as old_health
   )
   update pgdrip.paces as p
      set ready_at = case m.health when 'healthy' then 'epoch' else greatest(p.ready_at,
            p_now + pgdrip.probe_wait(m.faults - m.fault_threshold + 1)) end,
-         next_at = 'epoch'
+         next_at = case when m.is_limited or m.health = 'down' then timestamptz 'epoch' end
     from marked as m
    where p.sender_id = m.sender_id and (m.health <> 'healthy' or m.old_health = 'down');
 end

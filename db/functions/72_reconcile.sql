@@ -148,7 +148,9 @@ begin
   if p_is_up then
     update pgdrip.senders as s set health = 'healthy', faults = 0, down_at = null
      where s.sender_id = v_sender.sender_id;
-    update pgdrip.paces as p set ready_at = 'epoch' where p.sender_id = v_sender.sender_id;
+    update pgdrip.paces as p
+       set ready_at = 'epoch', next_at = case when v_sender.is_limited then p.next_at end
+     where p.sender_id = v_sender.sender_id;
     insert into pgdrip.wakes (sender_id, due_at) values (v_sender.sender_id, v_now);
     perform pgdrip.adopt(1000);
     return 'resumed';

@@ -6,12 +6,14 @@ create or replace function pgdrip.next_wake()
   stable
   security definer
   set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_custom_plan
+  set plan_cache_mode = force_generic_plan
   set enable_seqscan = off
   set enable_bitmapscan = off
   set jit = off
   set max_parallel_workers_per_gather = 0
 as $$
+declare
+  v_has_groups boolean := exists (select from pgdrip.sender_groups);
 begin
   if (select c.paused_at is not null from pgdrip.control as c) then
     return null;
@@ -19,14 +21,18 @@ begin
   return (
     select min(w.at) from (
       -- A sender with limits keeps a hint, which a wake may undercut.
-      select greatest(p.ready_at, g.ready_at, least(p.next_at, w.due_at)) as at
-        from pgdrip.senders as s
-        join pgdrip.paces as p using (sender_id)
-        left join pgdrip.sender_groups as g using (group_id)
+      select greatest(p.ready_at, least(p.next_at, w.due_at), (
+               select g.ready_at
+                 from pgdrip.senders as s join pgdrip.sender_groups as g using (group_id)
+                where s.sender_id = p.sender_id and v_has_groups)) as at
+        from pgdrip.paces as p
         left join (select k.sender_id, min(k.due_at) as due_at
                      from pgdrip.wakes as k group by k.sender_id) as w using (sender_id)
-       where s.status = 'active' and s.health <> 'blocked'
-         and (p.next_at is not null or w.due_at is not null) and s.is_limited
+       where (p.next_at is not null or w.due_at is not null)
+         and p.sender_id not in (select s.sender_id from pgdrip.senders as s
+                                  where s.status <> 'active' or s.health = 'blocked')
+         and p.sender_id not in (select s.sender_id from pgdrip.senders as s
+                                  where not s.is_limited)
       union all
       select greatest(p.ready_at, least(f.due_at, l.lease_until))
         from pgdrip.senders as s

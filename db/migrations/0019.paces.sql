@@ -28,7 +28,7 @@ comment on column pgdrip.paces.day_slot is
 comment on column pgdrip.paces.ready_at is
   'Rate readiness: before this time no limit lets a message go';
 comment on column pgdrip.paces.next_at is
-  'Work hint: not later than the earliest claimable due row, wakes aside; NULL: none known, out of service, or no limits and nothing to wait for';
+  'Work hint: not later than the earliest claimable due row, wakes aside; NULL: none known, or no limits and no outage';
 comment on column pgdrip.paces.floor_at is
   'Not later than any due row that is not parked, wakes aside; a claim reads the index from here, past what an old snapshot keeps in it';
 

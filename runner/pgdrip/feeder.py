@@ -17,6 +17,7 @@ from pgdrip.stats import Stats
 FIRST_CLAIM = 16  # messages; doubled while all of a claim is of use
 SLOW_CLAIM = 2.0  # seconds; the next one asks for less
 COLLECT = 0.02  # seconds between claims that found what others hold
+APART = 0.1  # seconds between claims while little is due: one takes what came meanwhile
 POLL = 1.0  # seconds between claims when nothing is known to become due
 START_WITHIN = 0.9  # of the time to send_by; the rest is for reaching the gateway
 EMPTY_CLAIMS = 6  # in a row though work is overdue: then once a POLL, or the end
@@ -157,7 +158,8 @@ class Feeder:
         if seconds is None or seconds > POLL:
             return random.uniform(0.8, 1.0) * POLL
         if seconds > 0:
-            return seconds + random.uniform(0, 0.01)
+            wait = seconds + random.uniform(0, 0.01)
+            return max(wait, self.claimed_at + APART - monotonic())
         # Overdue and yet not claimed: other runners are at it, a gateway is away, or a
         # cause unknown here.
         self._empty_claims = min(self._empty_claims + 1, EMPTY_CLAIMS)

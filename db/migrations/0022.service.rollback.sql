@@ -1,0 +1,1 @@
+drop index pgdrip.senders_unlimited, pgdrip.senders_out_of_service;

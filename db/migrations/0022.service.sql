@@ -1,0 +1,6 @@
+-- Every claim asks which senders have no limits, and which are out of service: few or none.
+-- depends: 0020.looks
+
+create index senders_unlimited on pgdrip.senders (sender_id) where not is_limited;
+create index senders_out_of_service on pgdrip.senders (sender_id)
+  where status <> 'active' or health = 'blocked';
