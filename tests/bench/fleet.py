@@ -19,13 +19,13 @@ TOLD_OF = ("senders", "contacts", "enrollments", "due", "wakes")
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """So many senders and enrollments, the first `due` of them due, each with so many
-    steps in its history; `rate` in messages an hour, None: no limits."""
+    steps in its history; `rate` in messages an hour of each sender."""
 
     enrollments: int
     due: int
     senders: int = 3000
     history: int = 0
-    rate: int | None = HIGH
+    rate: int = HIGH
     is_analyzed: bool = True
     """Else nobody has told the planner anything, and nobody will."""
 

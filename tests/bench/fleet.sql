@@ -5,8 +5,8 @@ set session_replication_role = replica;
 set synchronous_commit = off;
 
 insert into pgdrip.senders (name, channel, config, rate_per_hour, burst)
-select 'device-' || lpad(n::text, 4, '0'), 'log', '{"file": "/dev/null"}', %(rate)s::integer,
-       greatest(1, least(1000, coalesce(%(rate)s::integer, 1) / 80))
+select 'device-' || lpad(n::text, 4, '0'), 'log', '{"file": "/dev/null"}', %(rate)s,
+       least(1000, %(rate)s / 80)
   from generate_series(1, %(senders)s) as n;
 insert into pgdrip.paces (sender_id, channel) select sender_id, channel from pgdrip.senders;
 

@@ -48,7 +48,7 @@ select coalesce(extract(epoch from max(begun_at) - %(closed)s), 0)::float8,
 def latency(bench: Bench) -> Iterator[Found]:
     seconds = 2 * bench.scale.seconds
     with (
-        bench.copy(Fleet(bench.scale.enrollments, due=0)) as dsn,
+        bench.copy(Fleet(bench.scale.enrollments // 10, due=0)) as dsn,
         psycopg.connect(dsn, autocommit=True) as db,
     ):
         with runner(db, dsn):
@@ -88,7 +88,7 @@ def held(bench: Bench, *, seconds: float) -> Iterator[Found]:
     """So long at twice the seeds' load; somebody looks on for a sixth of it."""
     steps = int(seconds * SEEDS_TWICE)
     with (
-        bench.copy(Fleet(max(bench.scale.enrollments, steps), due=0)) as dsn,
+        bench.copy(Fleet(max(bench.scale.enrollments // 10, steps), due=0)) as dsn,
         psycopg.connect(dsn, autocommit=True) as db,
     ):
         with runner(db, dsn):

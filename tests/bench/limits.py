@@ -99,10 +99,9 @@ def limits_on(bench: Bench) -> Iterator[Found]:
     rows = bench.scale.enrollments
     cost: dict[int | None, list[float]] = {SEEDS: [], None: []}
     with ExitStack() as stack:
-        dsns = {
-            rate: stack.enter_context(bench.copy(Fleet(rows, due=rows, rate=rate)))
-            for rate in cost
-        }
+        dsns = {rate: stack.enter_context(bench.copy()) for rate in cost}
+        for rate, dsn in dsns.items():
+            set_rate(dsn, rate)
         teams = {rate: stack.enter_context(Workers(dsns[rate], 1)) for rate in cost}
         for number in range(1 + bench.scale.rounds):
             for rate, team in teams.items():
@@ -129,9 +128,10 @@ def blocked_queue(bench: Bench) -> Iterator[Found]:
     """A waiting runner lets out what limits allow, 67 a second, of a long queue."""
     rows = bench.scale.enrollments
     with (
-        bench.copy(Fleet(rows, due=rows, rate=SEEDS)) as dsn,
+        bench.copy() as dsn,
         psycopg.connect(dsn, autocommit=True) as db,
     ):
+        set_rate(dsn, SEEDS)
         statements(dsn, SPREAD)
         with runner(db, dsn):
             cores(db, 3)  # it has begun
@@ -149,6 +149,11 @@ def blocked_queue(bench: Bench) -> Iterator[Found]:
         at_most=10,
         notes=[f"{sent / seconds:.0f} steps/s went out meanwhile"],
     )
+
+
+def set_rate(dsn: str, rate: int | None) -> None:
+    with psycopg.connect(dsn) as db:
+        db.execute("update pgdrip.senders set rate_per_hour = %s, burst = 1", [rate])
 
 
 def reported(db: psycopg.Connection[tuple[object, ...]]) -> int:

@@ -37,13 +37,12 @@ def workers(bench: Bench) -> Iterator[Found]:
 
 @experiment("sizes")
 def sizes(bench: Bench) -> Iterator[Found]:
-    """A tenth of what is asked, or of the scale; `large` does the whole."""
-    most = bench.scale.enrollments
-    due = most // 5
+    """Scaled down to a minute; `large` does the whole."""
+    due = bench.scale.enrollments // 5
     fleets = [
         Fleet(due, due=due),
-        Fleet(most, due=due),
-        Fleet(2 * most, due, history=1),
+        Fleet(3 * due, due=due),
+        Fleet(9 * due, due=due, history=1),
     ]
     yield from beside(bench, fleets)
 
@@ -83,7 +82,7 @@ def beside(bench: Bench, fleets: Sequence[Fleet]) -> Iterator[Found]:
 @experiment("analyze")
 def analyze(bench: Bench) -> Iterator[Found]:
     """The planner knows nothing, as after a restore."""
-    rows = bench.scale.enrollments // 4
+    rows = bench.scale.enrollments // 10
     told, untold = in_turns(
         bench, [Fleet(rows, due=rows), Fleet(rows, due=rows, is_analyzed=False)]
     )
