@@ -1,9 +1,10 @@
-"""What the hot functions read beside 300,000 due rows of senders that may not send,
-60,000 lines of history and 50,000 words that wait: no more than their batch."""
+"""What the hot functions read beside 50,000 due rows of senders that may not send,
+100,000 lines of history and 50,000 words that wait: no more than their batch."""
 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -12,10 +13,11 @@ from psycopg.rows import dict_row
 
 import fleet
 import stage
+from bench.fleet import Fleet, load
 from databases import Databases
 from stage import Db
 
-PAUSED, ROWS = 1000, 300
+PAUSED, ROWS = 1000, 50
 CLAIMS, TAKEN = 5, 10
 
 BACKLOG = b"""
@@ -48,7 +50,8 @@ insert into pgdrip.deliveries
   (at, enrollment_id, token, event, step, attempt, sender_id, due_at, begun_at, verdict)
 select pgdrip.clock() - n * interval '1 second', e.enrollment_id, n, 'sent', 1, 1,
        e.sender_id, pgdrip.clock(), pgdrip.clock(), 'advanced'
-  from (select row_number() over () as n, * from pgdrip.enrollments limit 60000) as e
+  from (select row_number() over () as n, *
+          from pgdrip.enrollments, generate_series(1, 2)) as e
 """
 WORDS = b"""
 insert into pgdrip.contact_triggers (contact_id, trigger)
@@ -65,7 +68,7 @@ select relname, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) as rows
 def backlog(db: Db) -> None:
     """Due rows of senders that are paused."""
     with db.transaction():
-        # Without looking up the parents of 900,000 rows.
+        # Without looking up the parents of so many rows.
         db.execute("set local session_replication_role = replica")
         db.execute(BACKLOG, {"senders": PAUSED, "rows": ROWS})
         db.execute(HISTORY)
@@ -92,11 +95,11 @@ def built(server: Databases) -> Iterator[Db]:
         yield db
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["unanalyzed", "analyzed"])
+@pytest.fixture(scope="module", params=["", "vacuum", "analyze"])
 def crowded(built: Db, request: pytest.FixtureRequest) -> Db:
-    """Without and with statistics."""
+    """The planner knows nothing, or how many rows there are, or what is in them."""
     if request.param:
-        built.execute("analyze")
+        built.execute(request.param)
     return built
 
 
@@ -149,6 +152,12 @@ Node = dict[str, Any]
 
 @pytest.fixture
 def watched(crowded: Db) -> Iterator[list[Node]]:
+    with watching(crowded) as nodes:
+        yield nodes
+
+
+@contextmanager
+def watching(db: Db) -> Iterator[list[Node]]:
     """Every node of every plan that is executed in a transaction, which is undone."""
     nodes: list[Node] = []
 
@@ -158,17 +167,17 @@ def watched(crowded: Db) -> Iterator[list[Node]]:
             nodes.extend(below(json.loads(plan)["Plan"]))
 
     try:
-        crowded.execute(WATCH)
+        db.execute(WATCH)
     except psycopg.errors.UndefinedFile:
         remedy = "no auto_explain on the server: apt-get install postgresql"
         if os.environ.get("PGDRIP_ALL_EXTENSIONS"):
             pytest.fail(remedy, pytrace=False)
         pytest.skip(remedy)
-    crowded.add_notice_handler(notice)
-    with crowded.transaction(force_rollback=True):
+    db.add_notice_handler(notice)
+    with db.transaction(force_rollback=True):
         yield nodes
-    crowded.remove_notice_handler(notice)
-    crowded.execute("set auto_explain.log_min_duration = -1")
+    db.remove_notice_handler(notice)
+    db.execute("set auto_explain.log_min_duration = -1")
 
 
 def below(node: Node) -> Iterator[Node]:
@@ -193,13 +202,13 @@ def plainly(node: Node) -> str:
     return f"{node['Node Type']} {where} {node.get('Filter', '')}: {handled(node):.0f}"
 
 
-def assert_by_index(nodes: list[Node]) -> None:
+def assert_by_index(nodes: list[Node], most: int = MOST) -> None:
     """No sequential scan, and no node, a sort least of all, of more than batches."""
     assert [node for node in nodes if grows(node)], "nothing was seen"
     assert not [plainly(n) for n in nodes if n["Node Type"] == "Seq Scan" and grows(n)]
     sorts = [n for n in nodes if n["Node Type"] in ("Sort", "Incremental Sort")]
     handle = [n for n in nodes if grows(n)] + sorts
-    assert not [plainly(n) for n in handle if handled(n) > MOST]
+    assert not [plainly(n) for n in handle if handled(n) > most]
 
 
 def unlimited(db: Db) -> None:
@@ -238,3 +247,16 @@ def test_a_call_goes_by_an_index(
     watched.clear()
     assert stage.every(crowded, CALLS[call], values)
     assert_by_index(watched)
+
+
+def test_of_one_long_sequence_that_was_never_analyzed_a_claim_reads_its_batch(
+    server: Databases,
+) -> None:
+    with (
+        server.clone() as dsn,
+        psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as db,
+    ):
+        load(dsn, Fleet(50_000, due=50_000, is_analyzed=False))
+        with watching(db) as nodes:
+            assert len(stage.claim(db, 500)) == 500
+        assert_by_index(nodes, most=20_000)
