@@ -15,30 +15,32 @@ from bench.workers import Done, Turn, Workers
 SENDERS = 1000
 TAKEN = 10
 CLAIMS = 100
-"""Of one round; ten messages each, of the ten thousand that the free sender has."""
+"""Of one turn; ten messages each."""
+OWN = 10_000
+"""What the free sender has to send where it is alone."""
 SEEDS = 80
 """Messages an hour of a sender, in the fleet this began with."""
 
-# The first sender is free and has work of its own; the others are over their limit.
+# The first sender is free and has work of its own; the others may not send.
 ONE_FREE = """
-update pgdrip.due set sender_id = 1 where enrollment_id <= 10000;
+update pgdrip.due set sender_id = 1 where enrollment_id <= 20000;
 update pgdrip.paces set next_at = pgdrip.clock() - interval '3 hours',
        floor_at = 'epoch' where sender_id = 1;
+vacuum analyze;
 """
-OVER_LIMIT = """
+STATES = {
+    "over their limit": """
+select pgdrip.resume_sender(name) from pgdrip.senders where status = 'paused';
 update pgdrip.senders set rate_per_hour = 80, burst = 1 where sender_id > 1;
 update pgdrip.paces set tat = pgdrip.clock() + interval '1 hour',
-       ready_at = pgdrip.clock() + interval '1 hour'
- where sender_id > 1;
-"""
-PAUSED = """
-update pgdrip.senders set status = 'paused', status_reason = 'repair'
- where sender_id > 1;
-"""
-ALONE = """
-delete from pgdrip.due where sender_id > 1;
-delete from pgdrip.senders where sender_id > 1;
-"""
+       ready_at = pgdrip.clock() + interval '1 hour' where sender_id > 1;
+vacuum pgdrip.senders, pgdrip.paces;
+""",
+    "paused": """
+select pgdrip.pause_sender(name, 'repair') from pgdrip.senders where sender_id > 1;
+vacuum pgdrip.senders, pgdrip.paces;
+""",
+}
 RESTED = """
 update pgdrip.paces set tat = 'epoch', ready_at = 'epoch', floor_at = 'epoch',
        next_at = pgdrip.clock() - interval '3 hours';
@@ -57,20 +59,21 @@ def blocked_senders(bench: Bench) -> Iterator[Found]:
     """One free sender behind a thousand that may not send."""
     rows = bench.scale.enrollments
     crowd = Fleet(rows, due=rows, senders=SENDERS + 1, rate=100_000)
-    states = {"alone": ALONE, "over their limit": OVER_LIMIT, "paused": PAUSED}
+    few = Fleet(OWN, due=OWN, senders=1, rate=100_000)
     turn = Turn(TAKEN, steps=TAKEN * CLAIMS)
-    done: dict[str, list[Done]] = {state: [] for state in states}
+    done: dict[str, list[Done]] = {state: [] for state in ("alone", *STATES)}
     with ExitStack() as stack:
-        teams = {}
-        for state, change in states.items():
-            dsn = stack.enter_context(bench.copy(crowd))
-            statements(dsn, ONE_FREE + change + "vacuum analyze;")
-            teams[state] = stack.enter_context(Workers(dsn, 1))
-            teams[state].turn(Turn(TAKEN, steps=TAKEN))
+        quiet, crowded = (stack.enter_context(bench.copy(one)) for one in (few, crowd))
+        statements(crowded, ONE_FREE)
+        alone, behind = (stack.enter_context(Workers(d, 1)) for d in (quiet, crowded))
+        for team in (alone, behind):
+            team.turn(Turn(TAKEN, steps=TAKEN))
         for _ in range(bench.scale.rounds):
-            for state, team in teams.items():
-                done[state].append(team.turn(turn))
-    for state in ("over their limit", "paused"):
+            done["alone"].append(alone.turn(turn))
+            for state, change in STATES.items():
+                statements(crowded, change)
+                done[state].append(behind.turn(turn))
+    for state in STATES:
         yield Figure(
             f"p99 of claim behind {SENDERS:,} senders {state}, {rows:,} due rows",
             [p99(a) / p99(b) for a, b in zip(done[state], done["alone"], strict=True)],
