@@ -249,7 +249,7 @@ def test_a_call_goes_by_an_index(
     assert_by_index(watched)
 
 
-def test_of_one_long_sequence_that_was_never_analyzed_a_claim_reads_its_batch(
+def test_where_nothing_was_ever_analyzed_a_step_reads_its_batch(
     server: Databases,
 ) -> None:
     with (
@@ -258,5 +258,5 @@ def test_of_one_long_sequence_that_was_never_analyzed_a_claim_reads_its_batch(
     ):
         load(dsn, Fleet(50_000, due=50_000, is_analyzed=False))
         with watching(db) as nodes:
-            assert len(stage.claim(db, 500)) == 500
+            assert len(stage.deliver(db, 500)) == 500
         assert_by_index(nodes, most=20_000)

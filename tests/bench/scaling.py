@@ -38,7 +38,7 @@ def workers(bench: Bench) -> Iterator[Found]:
 @experiment("sizes")
 def sizes(bench: Bench) -> Iterator[Found]:
     """Scaled down to a minute; `large` does the whole."""
-    due = bench.scale.enrollments // 5
+    due = bench.scale.enrollments // 10
     fleets = [
         Fleet(due, due=due),
         Fleet(3 * due, due=due),
@@ -106,7 +106,7 @@ def in_turns(bench: Bench, fleets: Sequence[Fleet]) -> list[list[float]]:
             team.turn(Turn(BATCH, seconds=0.5))
         for _ in range(bench.scale.rounds):
             for one, dsn, team, values in zip(fleets, dsns, teams, found, strict=True):
-                fleet.make_due(dsn, min(due_for(bench, 1), one.due // 2))
+                fleet.make_due(dsn, min(due_for(bench, 1), one.due * 9 // 10))
                 values.append(team.turn(turn).rate)
     return found
 
