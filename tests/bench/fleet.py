@@ -85,7 +85,8 @@ def make_due(dsn: str, wanted: int) -> None:
         )
         db.execute(
             "update pgdrip.paces as p set next_at = f.due_at, floor_at = 'epoch'"
-            " from (select sender_id, min(due_at) as due_at from pgdrip.due group by sender_id) as f"
+            " from (select sender_id, min(due_at) as due_at"
+            "         from pgdrip.due group by sender_id) as f"
             " where f.sender_id = p.sender_id"
         )
         db.execute("vacuum pgdrip.due, pgdrip.paces")

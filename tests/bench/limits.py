@@ -13,9 +13,9 @@ from bench.plan import Bench
 from bench.workers import Done, Turn, Workers
 
 SENDERS = 1000
-TAKEN = 10
-CLAIMS = 100
-"""Of one turn; ten messages each."""
+TAKEN = 2
+CLAIMS = 500
+"""Of one turn; two messages each: a sender's burst."""
 OWN = 10_000
 """What the free sender has to send where it is alone."""
 SEEDS = 80
@@ -41,6 +41,8 @@ select pgdrip.pause_sender(name, 'repair') from pgdrip.senders where sender_id >
 vacuum pgdrip.senders, pgdrip.paces;
 """,
 }
+# A turn is a burst: else it would wait for the free sender's own limit.
+FREE = "update pgdrip.paces set tat = 'epoch', ready_at = 'epoch' where sender_id = 1;"
 RESTED = """
 update pgdrip.paces set tat = 'epoch', ready_at = 'epoch', floor_at = 'epoch',
        next_at = pgdrip.clock() - interval '3 hours';
@@ -58,8 +60,8 @@ update pgdrip.paces as p set tat = n.at, ready_at = n.at
 def blocked_senders(bench: Bench) -> Iterator[Found]:
     """One free sender behind a thousand that may not send."""
     rows = bench.scale.enrollments
-    crowd = Fleet(rows, due=rows, senders=SENDERS + 1, rate=100_000)
-    few = Fleet(OWN, due=OWN, senders=1, rate=100_000)
+    crowd = Fleet(rows, due=rows, senders=SENDERS + 1)
+    few = Fleet(OWN, due=OWN, senders=1)
     turn = Turn(TAKEN, steps=TAKEN * CLAIMS)
     done: dict[str, list[Done]] = {state: [] for state in ("alone", *STATES)}
     with ExitStack() as stack:
@@ -69,9 +71,10 @@ def blocked_senders(bench: Bench) -> Iterator[Found]:
         for team in (alone, behind):
             team.turn(Turn(TAKEN, steps=TAKEN))
         for _ in range(bench.scale.rounds):
+            statements(quiet, FREE)
             done["alone"].append(alone.turn(turn))
             for state, change in STATES.items():
-                statements(crowded, change)
+                statements(crowded, change + FREE)
                 done[state].append(behind.turn(turn))
     for state in STATES:
         yield Figure(

@@ -24,8 +24,8 @@ def show(found: Sequence[Found], about: Sequence[str]) -> None:
     for figure in figures(found):
         table.add_row(*cells(figure))
     console.print(table)
-    for figure in figures(found):
-        console.print(notes(figure))
+    for note in notes(found):
+        console.print(note)
 
 
 def figures(found: Sequence[Found]) -> list[Figure]:
@@ -41,7 +41,7 @@ def write(folder: Path, found: Sequence[Found], about: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{line}  " for line in about] + ["", row(HEADINGS), "|---" * 4 + "|"]
     lines += [row(cells(figure)) for figure in figures(found)]
-    lines += ["", *(notes(figure) for figure in figures(found))]
+    lines += ["", *notes(found)]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     lines_of_plot = [one for one in found if isinstance(one, Points)]
     if lines_of_plot:
@@ -62,5 +62,10 @@ def row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def notes(figure: Figure) -> str:
-    return f"- {figure.name}: {'; '.join(figure.notes)}"
+def notes(found: Sequence[Found]) -> list[str]:
+    """A line for each figure that has something beside it."""
+    return [
+        f"- {figure.name}: {'; '.join(figure.notes)}"
+        for figure in figures(found)
+        if figure.notes
+    ]
