@@ -59,7 +59,7 @@ begin
           'check', 'clock', 'forecast', 'metrics', 'minute_tally', 'schema_version',
           -- Views call these with the rights of whoever reads them.
           'day_span', 'hourly_rate', 'is_unlocked', 'mask', 'ramp_rate', 'receipt_rank',
-          'recipient', 'sees_people', 'sender_queue', 'shown', 'slot_at', 'slot_counts']),
+          'recipient', 'sees_people', 'shown', 'slot_at', 'slot_counts']),
         ('runner', array[
           'begin_send', 'claim', 'clock', 'heartbeat', 'next_wake', 'release', 'report',
           'schema_version', 'tick']),

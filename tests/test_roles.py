@@ -20,7 +20,7 @@ from stage import Db
 # Views call these with the rights of whoever reads them.
 OF_VIEWS = set(
     "day_span hourly_rate is_unlocked mask ramp_rate receipt_rank recipient"
-    " sees_people sender_queue shown slot_at slot_counts".split()
+    " sees_people shown slot_at slot_counts".split()
 )
 READER = OF_VIEWS | set(
     "check clock forecast metrics minute_tally schema_version".split()

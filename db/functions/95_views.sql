@@ -156,45 +156,11 @@ comment on column pgdrip.sequence_funnel.skipped is
 comment on column pgdrip.sequence_funnel.failed is
   'Enrollments that ended because it failed, those that retention took included';
 
-create or replace function pgdrip.sender_queue(
-  p_sender bigint,
-  p_depth  integer,
-  p_now    timestamptz
-)
-  returns pgdrip.sender_queue
-  language plpgsql
-  stable
-  security definer
-  set search_path = pg_catalog, pg_temp
-  set enable_seqscan = off
-  set enable_bitmapscan = off
-  set jit = off
-as $$
-declare
-  v_out pgdrip.sender_queue;
-begin
-  -- A claim takes the oldest, so what is under way is among them; the rest is counted in the
-  -- index alone.
-  select count(*) filter (where d.lease_until > p_now),
-         min(d.due_at) filter (where d.lease_until is null or d.lease_until <= p_now)
-    into v_out.in_flight, v_out.oldest_due_at
-    from (select x.due_at, x.lease_until from pgdrip.due as x
-           where x.sender_id = p_sender and x.parked_reason is null and x.due_at <= p_now
-           order by x.due_at limit p_depth) as d;
-  select count(*) - v_out.in_flight into v_out.backlog from pgdrip.due as d
-   where d.sender_id = p_sender and d.parked_reason is null and d.due_at <= p_now;
-  return v_out;
-end
-$$;
-
-comment on function pgdrip.sender_queue(bigint, integer, timestamptz) is
-  'Private: how much is due with a sender and since when; what is under way among its p_depth oldest';
-
 create or replace view pgdrip.sender_load as
   select s.name as sender, s.pool, s.channel, s.status, s.health,
          pgdrip.hourly_rate(s, k.now) as limit_hour, u.hour as used_hour,
          s.rate_per_day as limit_day, u.day as used_day,
-         b.backlog, b.oldest_due_at, b.in_flight,
+         w.backlog, b.oldest_due_at, b.in_flight,
          case when p.ready_at > k.now then p.ready_at end as ready_at,
          pgdrip.shown(s.last_error) as last_error,
          s.down_at, s.faults, g.name as sender_group
@@ -210,8 +176,18 @@ create or replace view pgdrip.sender_load as
                   then ceil(c.counts[1] + c.counts[2] * (1 - c.passed))::bigint end as hour,
              case when s.is_limited
                   then (select sum(x) from unnest(c.counts) as x) end as day) as u
-   cross join lateral pgdrip.sender_queue(
-      s.sender_id, case when s.is_limited then 20 else 1000 end, k.now) as b
+   -- A claim takes the oldest, so what is under way is among them; the rest is counted in
+   -- the index alone.
+   cross join lateral (
+      select count(*) filter (where d.lease_until > k.now) as in_flight,
+             min(d.due_at) filter (where d.lease_until is null or d.lease_until <= k.now)
+               as oldest_due_at
+        from (select x.due_at, x.lease_until from pgdrip.due as x
+               where x.sender_id = s.sender_id and x.parked_reason is null and x.due_at <= k.now
+               order by x.due_at limit case when s.is_limited then 20 else 1000 end) as d) as b
+   cross join lateral (
+      select count(*) - b.in_flight as backlog from pgdrip.due as d
+       where d.sender_id = s.sender_id and d.parked_reason is null and d.due_at <= k.now) as w
    where s.deleted_at is null;
 
 comment on view pgdrip.sender_load is

@@ -4,3 +4,8 @@
 create index senders_unlimited on pgdrip.senders (sender_id) where not is_limited;
 create index senders_out_of_service on pgdrip.senders (sender_id)
   where status <> 'active' or health = 'blocked';
+
+-- The view counts by itself: a call for each sender took most of its time.
+drop view if exists pgdrip.sender_load;
+drop function if exists pgdrip.sender_queue(bigint,integer,timestamptz);
+drop type pgdrip.sender_queue;
