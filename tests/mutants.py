@@ -134,6 +134,21 @@ and d.due_at between o.floor_at and p_now
         "and t.due_at < p.next_at;",
         "tests/sql/40_claim.sql::UTC",
     ),
+    Mutant(
+        "a floor that no wake lowers",
+        CLAIM,
+        ", floor_at = least(p.floor_at, t.due_at)\n",
+        "\n",
+        "tests/sql/85_wake.sql::UTC",
+    ),
+    Mutant(
+        "a floor above what is leased",
+        CLAIM,
+        "and d.due_at >= c.floor_at\n       order by d.due_at limit 1) as b",
+        "and d.due_at >= c.floor_at and d.lease_until is null\n"
+        "       order by d.due_at limit 1) as b",
+        "tests/sql/85_wake.sql::UTC",
+    ),
     # Two at once
     Mutant(
         "due rows not locked",

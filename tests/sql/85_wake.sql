@@ -39,6 +39,32 @@ select pgdrip.pause_all('x');
 select is(pgdrip.next_wake(), null, 'nothing wakes while everything is paused');
 select pgdrip.resume_all();
 
+-- the floor
+create function pg_temp.claim_for_nothing() returns bigint language plpgsql as $$
+declare v_count bigint := 0;
+begin
+  for i in 1 .. 200 loop
+    update pgdrip.paces set next_at = pgdrip.clock();  -- look again
+    v_count := v_count + (select count(*) from pgdrip.claim('runner-1'));
+  end loop;
+  return v_count;
+end $$;
+select stage.new_case('{"delay": "3 hours"}', '{"rate_per_hour": 100000, "burst": 100}');
+select is(pg_temp.claim_for_nothing(), 0::bigint, 'claims for nothing');
+select is((stage.pace()).floor_at, pgdrip.clock() + interval '3 hours', 'raise the floor to the first row of a sender');
+select pgdrip.enroll('WARM-' || number, pgdrip.upsert_contact('+60119999997', p_pool => 'pool-' || number),
+  pgdrip.clock() - interval '1 hour') from stage.this_case;
+select pgdrip.claim('runner-1');
+select is((stage.pace()).floor_at, pgdrip.clock() + interval '2 hours', 'word of earlier work lowers it');
+select stage.wait('2 hours');
+select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'which is handed out when it is due');
+select is(pg_temp.claim_for_nothing(), 0::bigint, 'as long as it is leased');
+select is((stage.pace()).floor_at, pgdrip.clock(), 'the floor stays below it');
+select stage.wait('2 minutes');
+select is((select count(*) from pgdrip.claim('runner-1')), 1::bigint, 'so that it is found again when the lease has run out');
+select stage.wait('1 hour');
+select is((select count(*) from pgdrip.claim('runner-1')), 2::bigint, 'nothing above it is lost');
+
 -- maintain
 select stage.new_case(p_sender => '{"rate_per_hour": 80}');
 select pgdrip.claim('runner-1', p_channels => '{log}');
