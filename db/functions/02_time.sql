@@ -1,6 +1,7 @@
 -- When a step is due: its delay, then its time of day, then the send window.
 -- Days are counted on the wall clock of a zone, hours on the line of time; the session's
--- own TimeZone never matters.
+-- own TimeZone never matters. What adds a span to a time is called stable, as the operator
+-- is: from one called immutable the planner would make a call for each row.
 
 create or replace function pgdrip.wall_instant(p_wall timestamp, p_zone text)
   returns timestamptz
@@ -60,7 +61,7 @@ comment on function pgdrip.after_days(timestamptz, interval, text) is
 create or replace function pgdrip.after_span(p_from timestamptz, p_span interval, p_zone text)
   returns timestamptz
   language sql
-  immutable
+  stable
   parallel safe
 return case
   -- Without days, or in UTC, a span is so many seconds.
@@ -196,7 +197,7 @@ create or replace function pgdrip.step_due_at(
 )
   returns timestamptz
   language sql
-  immutable
+  stable
   parallel safe
 return case
   when p_step.send_at is null and p_window is null
