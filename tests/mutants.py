@@ -44,6 +44,8 @@ class Mutant:
 
 
 CLAIM = "functions/40_claim.sql"
+LOOK = "functions/41_look.sql"
+TRIAGE = "functions/42_triage.sql"
 SETTLE = "functions/60_settle.sql"
 REPORT = "functions/61_report.sql"
 ENROLL = "functions/30_enroll.sql"
@@ -253,7 +255,7 @@ and d.due_at between o.floor_at and p_now
     # What must not go out
     Mutant(
         "the suppressed claimed",
-        CLAIM,
+        LOOK,
         "               then 'suppressed'",
         "               then null",
         "tests/sql/40_claim.sql::UTC",
@@ -267,21 +269,21 @@ and d.due_at between o.floor_at and p_now
     ),
     Mutant(
         "paused sequences claimed",
-        CLAIM,
+        LOOK,
         "when q.status = 'paused' then 'sequence_paused'",
         "",
         "tests/test_claim.py::test_rows_parked_by_a_pause_come_back_by_a_resume",
     ),
     Mutant(
         "windows ignored",
-        CLAIM,
+        LOOK,
         "when o.until > p_now then 'closed'",
         "",
         "tests/sql/40_claim.sql::UTC",
     ),
     Mutant(
         "caps ignored",
-        CLAIM,
+        LOOK,
         "when r.free_at > p_now then 'capped'",
         "",
         "tests/sql/63_steps.sql::UTC",
