@@ -1,3 +1,4 @@
+alter table pgdrip.enrollments set (fillfactor = 80);
 drop index pgdrip.senders_unlimited, pgdrip.senders_out_of_service;
 drop view if exists pgdrip.sender_load;
 create type pgdrip.sender_queue as (

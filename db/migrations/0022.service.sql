@@ -9,3 +9,7 @@ create index senders_out_of_service on pgdrip.senders (sender_id)
 drop view if exists pgdrip.sender_load;
 drop function if exists pgdrip.sender_queue(bigint,integer,timestamptz);
 drop type pgdrip.sender_queue;
+
+-- People who enter together stand on one page, and their steps are confirmed together: with
+-- room for all of them no index is touched.
+alter table pgdrip.enrollments set (fillfactor = 50);
