@@ -45,6 +45,7 @@ drop function if exists
   pgdrip.why_live(pgdrip.due,pgdrip.enrollments,pgdrip.sequences,pgdrip.senders,timestamptz),
   pgdrip.play_slice(pgdrip.senders,integer,timestamptz);
 alter table pgdrip.senders
+  drop constraint senders_day_counts_are_25, drop constraint senders_times_finite,
   drop column tat, drop column day_slot, drop column day_counts, drop column ready_at,
   drop column next_at,
   add constraint senders_times_finite
