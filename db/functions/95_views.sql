@@ -279,7 +279,8 @@ comment on column pgdrip.queue_health.runners_alive is
 
 create or replace view pgdrip.delivery_events as
   select j.at, j.enrollment_id, j.token, j.event, j.step, j.attempt, j.sender_id, j.runner,
-         j.due_at, j.begun_at, j.code, j.class, pgdrip.shown(j.detail) as detail,
+         j.due_at, j.begun_at, pgdrip.shown(j.code) as code, j.class,
+         pgdrip.shown(j.detail) as detail,
          case when k.sees then j.provider_id end as provider_id, j.verdict, j.next_due_at,
          case when k.sees then j.content_hash end as content_hash, j.variant
     from (select pgdrip.sees_people() as sees) as k cross join pgdrip.deliveries as j;
@@ -306,7 +307,7 @@ comment on column pgdrip.delivery_events.due_at is
 comment on column pgdrip.delivery_events.begun_at is
   'When the send began; NULL: it did not';
 comment on column pgdrip.delivery_events.code is
-  'What the channel calls it, or why it was abandoned, refused or resolved';
+  'What the channel calls it, masked for readers; or why it was abandoned, refused or resolved';
 comment on column pgdrip.delivery_events.class is
   'Class of a failure';
 comment on column pgdrip.delivery_events.detail is
@@ -325,7 +326,8 @@ comment on column pgdrip.delivery_events.variant is
 create or replace view pgdrip.failures as
   select j.at, q.name as sequence, e.contact_id,
          pgdrip.shown(pgdrip.recipient(h.address, c.phone, c.email)) as recipient, j.step, j.attempt,
-         s.name as sender, j.class, j.code, pgdrip.shown(j.detail) as detail, j.verdict,
+         s.name as sender, j.class, pgdrip.shown(j.code) as code,
+         pgdrip.shown(j.detail) as detail, j.verdict,
          j.event = 'uncertain' as is_unclassified,
          j.enrollment_id, j.token
     from pgdrip.deliveries as j
@@ -356,7 +358,7 @@ comment on column pgdrip.failures.sender is
 comment on column pgdrip.failures.class is
   'transient, permanent, contact, content, sender or blocked; NULL: not classified';
 comment on column pgdrip.failures.code is
-  'What the channel calls it';
+  'What the channel calls it; masked for readers';
 comment on column pgdrip.failures.detail is
   'What the gateway said, at most 2 kB';
 comment on column pgdrip.failures.verdict is
@@ -371,7 +373,8 @@ comment on column pgdrip.failures.token is
 create or replace view pgdrip.uncertain_deliveries as
   select d.token, q.name as sequence, e.contact_id,
          pgdrip.shown(pgdrip.recipient(h.address, c.phone, c.email)) as recipient, d.step, d.attempt,
-         s.name as sender, d.runner, d.begun_at, j.code, pgdrip.shown(j.detail) as detail,
+         s.name as sender, d.runner, d.begun_at, pgdrip.shown(j.code) as code,
+         pgdrip.shown(j.detail) as detail,
          d.enrollment_id
     from pgdrip.due as d
     join pgdrip.enrollments as e using (enrollment_id)
@@ -406,7 +409,7 @@ comment on column pgdrip.uncertain_deliveries.runner is
 comment on column pgdrip.uncertain_deliveries.begun_at is
   'When the send began; NULL: not known after a restore';
 comment on column pgdrip.uncertain_deliveries.code is
-  'Why it is uncertain: lapsed (the runner fell silent), restored, or what the channel calls it';
+  'Why it is uncertain: lapsed (the runner fell silent), restored, or what the channel calls it, masked for readers';
 comment on column pgdrip.uncertain_deliveries.detail is
   'What the channel said';
 comment on column pgdrip.uncertain_deliveries.enrollment_id is

@@ -253,8 +253,9 @@ comment on view pgdrip.step_tally is
   'How often each step was sent, skipped, or failed for good, up to a minute or two ago';
 
 create or replace view pgdrip.sequence_overview as
-  select q.name as sequence, q.trigger, q.pool, q.channel, q.status, q.paused_reason,
-         q.paused_at, v.number as version, v.published_at,
+  select q.name as sequence, q.trigger, q.pool, q.channel, q.status,
+         pgdrip.shown(q.paused_reason) as paused_reason, q.paused_at,
+         v.number as version, v.published_at,
          array(select s.number from pgdrip.steps as s
                 where s.version_id = q.version_id order by s.number) as steps
     from pgdrip.sequences as q
@@ -280,7 +281,7 @@ create or replace view pgdrip.contact_details as
          c.created_at, s.name as preferred_sender,
          array(select t.trigger from pgdrip.contact_triggers as t
                 where t.contact_id = c.contact_id order by t.trigger_id) as triggers,
-         array(select x.reason from pgdrip.suppressions as x
+         array(select pgdrip.shown(x.reason) from pgdrip.suppressions as x
                 where x.address in (c.phone, lower(c.email)) order by x.created_at) as suppressed,
          c.erased_at
     from (select pgdrip.sees_people() as sees) as k
@@ -294,7 +295,7 @@ create or replace view pgdrip.contact_steps as
   select p.enrollment_id, p.contact_id, p.sequence, p.step, p.step_status, p.message_status,
          p.current_state, p.due_at, p.sent_at, p.completed_at, p.attempts, p.error_class,
          p.error_detail, s.name as sender, r.receipt, r.receipt_at, e.status, e.enrolled_at,
-         e.ended_at, e.end_reason
+         e.ended_at, pgdrip.shown(e.end_reason) as end_reason
     from pgdrip.sequence_progress as p
     join pgdrip.enrollments as e using (enrollment_id)
     left join lateral (
