@@ -78,6 +78,14 @@ def contents(db: Db) -> dict[str, str]:
     }
 
 
+@contextmanager
+def unchanged(db: Db) -> Iterator[None]:
+    """Whatever happens in the block must leave every table of pgdrip as it was."""
+    before = contents(db)
+    yield
+    assert contents(db) == before
+
+
 def claim(db: Db, limit: int = 100, runner: str = "runner-1") -> list[Row]:
     return every(db, "select * from pgdrip.claim(%s, %s)", [runner, limit])
 
