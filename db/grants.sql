@@ -43,7 +43,7 @@ begin
   alter default privileges for role pgdrip_owner revoke all on functions from public;
   -- The journal is only added to; erase_contact() takes the words of providers out of it.
   revoke update, delete, truncate on pgdrip.deliveries from pgdrip_owner;
-  grant update (detail, provider_id) on pgdrip.deliveries to pgdrip_owner;
+  grant update (code, detail, provider_id) on pgdrip.deliveries to pgdrip_owner;
 
   execute format('revoke all on all tables in schema pgdrip from %s', v_roles);
   execute format('revoke all on all sequences in schema pgdrip from %s', v_roles);

@@ -82,6 +82,34 @@ def test_nothing_that_was_known_of_an_erased_person_is_in_a_dump(
     assert stage.violations(db) == []
 
 
+def test_codes_and_reasons_name_an_erased_person_no_more(db: Db) -> None:
+    stage.sender(db)
+    stage.sequence(db)
+    stage.sequence(db, "HOT", trigger="HOT")
+    contact = stage.lead(db, p_phone="+60129876543")
+    [message] = stage.claim(db)
+    stage.begin(db, [message])
+    stage.report(db, [message], "failed", "+60129876543 is off")
+    stage.lead(db, 1, "HOT", p_phone="+60129876543")
+    db.execute(
+        "select pgdrip.exit_enrollment(enrollment_id, 'jane@example.com asked to')"
+        "  from pgdrip.enrollments join pgdrip.sequences using (sequence_id)"
+        " where name = 'HOT'"
+    )
+
+    db.execute("select pgdrip.erase_contact(%s, 'asked to')", [contact])
+
+    assert "9876543" not in dump(db)
+    told = "select code from pgdrip.deliveries where event = 'uncertain'"
+    assert stage.every(db, told)[0] == {"code": "+60…43 is off"}
+    ends = "select end_reason from pgdrip.enrollments order by enrollment_id"
+    assert [row["end_reason"] for row in stage.every(db, ends)] == [
+        "erased",
+        "j…@example.com asked to",
+    ]
+    assert stage.violations(db) == []
+
+
 def merge(db: Db, line: dict[str, str]) -> int:
     """What `pgdrip import` does of a file with one line; how many were stored."""
     with db.transaction():

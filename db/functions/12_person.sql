@@ -1,5 +1,5 @@
 -- One person's data: shown in full to whom it concerns, handed out whole, and erased.
--- Erasing writes contacts, contact_triggers, contact_events, suppressions,
+-- Erasing writes contacts, enrollments, contact_triggers, contact_events, suppressions,
 -- erased_suppressions, provider_refs, adoptions and, alone of all, deliveries; no sender, for
 -- a client may hold it open: their last errors are masked from the beginning.
 
@@ -140,14 +140,16 @@ declare
     select e.enrollment_id from pgdrip.enrollments as e where e.contact_id = any (p_contacts));
 begin
   delete from pgdrip.provider_refs as r where r.enrollment_id = any (v_ids);
-  update pgdrip.deliveries as j set detail = null, provider_id = null
+  update pgdrip.deliveries as j
+     set detail = null, provider_id = null, code = pgdrip.mask(j.code)
    where j.enrollment_id = any (v_ids)
-     and (j.detail is not null or j.provider_id is not null);
+     and (j.detail is not null or j.provider_id is not null
+          or j.code <> pgdrip.mask(j.code));
 end
 $$;
 
 comment on function pgdrip.scrub_history(bigint[]) is
-  'Private: takes the words and ids of providers out of the history of people; ids, hashes and times stay';
+  'Private: takes the words and ids of providers out of the history of people, and addresses out of their codes; ids, hashes and times stay';
 
 create or replace function pgdrip.scrub_again()
   returns void
@@ -213,6 +215,8 @@ begin
   perform pgdrip.lock_contact(p_contact);
   perform pgdrip.exit_all(array(
     select e.enrollment_id from pgdrip.enrollments as e where e.contact_id = p_contact), 'erased');
+  update pgdrip.enrollments as e set end_reason = pgdrip.mask(e.end_reason)
+   where e.contact_id = p_contact and e.end_reason <> pgdrip.mask(e.end_reason);
   delete from pgdrip.contact_triggers as t where t.contact_id = p_contact;
   delete from pgdrip.contact_events as v where v.contact_id = p_contact;
   perform pgdrip.hash_suppressions(v_contact);
