@@ -267,7 +267,9 @@ create or replace function pgdrip.note(p_action text, p_object text, p_reason te
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  insert into pgdrip.audit (action, object, reason) values (p_action, p_object, p_reason)
+  insert into pgdrip.audit (action, object, reason)
+  values (left(p_action, 63), left(p_object, 500), left(p_reason, 2000))
 $$;
 
-comment on function pgdrip.note(text, text, text) is 'Writes one line of the audit';
+comment on function pgdrip.note(text, text, text) is
+  'Writes one line of the audit, cut to 63, 500 and 2,000 characters; the session''s login stands beside it';

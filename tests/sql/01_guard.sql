@@ -49,5 +49,9 @@ select is(current_setting('synchronous_commit'), 'on', 'a runner''s call commits
 select throws_ok($$ select pgdrip.sequence_named('none') $$, 'MD001', null, 'a sequence is known by name');
 select throws_ok($$ select pgdrip.sequence_named(null) $$, '22004', null, 'and NULL is none');
 
+select pgdrip.note(repeat('a', 100), repeat('b', 1000), repeat('c', 3000));
+select is(array[length(action), length(object), length(reason)], array[63, 500, 2000], 'a line of the audit is cut')
+  from pgdrip.audit order by audit_id desc limit 1;
+
 select * from finish();
 rollback;
