@@ -42,8 +42,10 @@ begin
   -- What the owner makes by hand is closed, too.
   alter default privileges for role pgdrip_owner revoke all on functions from public;
   -- The journal is only added to; erase_contact() takes the words of providers out of it.
-  revoke update, delete, truncate on pgdrip.deliveries from pgdrip_owner;
-  grant update (code, detail, provider_id) on pgdrip.deliveries to pgdrip_owner;
+  if to_regclass('pgdrip.deliveries') is not null then  -- a router has none
+    revoke update, delete, truncate on pgdrip.deliveries from pgdrip_owner;
+    grant update (code, detail, provider_id) on pgdrip.deliveries to pgdrip_owner;
+  end if;
 
   execute format('revoke all on all tables in schema pgdrip from %s', v_roles);
   execute format('revoke all on all sequences in schema pgdrip from %s', v_roles);
@@ -59,18 +61,23 @@ begin
           'check', 'clock', 'forecast', 'metrics', 'minute_tally', 'schema_version',
           -- Views call these with the rights of whoever reads them.
           'day_span', 'hourly_rate', 'is_unlocked', 'mask', 'ramp_rate', 'receipt_rank',
-          'recipient', 'sees_people', 'shown', 'slot_at', 'slot_counts']),
+          'recipient', 'sees_people', 'shown', 'slot_at', 'slot_counts',
+          -- Those of a router.
+          'each_queue_health', 'each_sender_load', 'each_sequence_funnel', 'missing_shards']),
         ('runner', array[
           'begin_send', 'claim', 'clock', 'heartbeat', 'next_wake', 'release', 'report',
           'schema_version', 'tick']),
         ('app', array[
           'add_trigger', 'clock', 'enroll', 'enroll_waiting', 'explain_enroll', 'find_contact',
           'import_contacts', 'merge_import', 'record_event', 'record_receipt', 'record_reply',
-          'remove_trigger', 'schema_version', 'stage_import', 'suppress', 'upsert_contact']),
+          'remove_trigger', 'schema_version', 'stage_import', 'suppress', 'upsert_contact',
+          -- What a router asks beside.
+          'is_suppressed', 'knows_address', 'knows_message']),
         ('operator', array[
           'activate_sequence', 'apply_group', 'apply_sender', 'apply_sequence',
-          'archive_sequence', 'assert_cron', 'cron_jobs', 'delete_sender', 'erase_contact', 'exit_enrollment',
-          'explain_contact', 'export_contact', 'export_definitions', 'maintain',
+          'archive_sequence', 'assert_cron', 'cron_jobs', 'delete_sender', 'each_failures',
+          'each_uncertain_deliveries', 'erase_contact', 'exit_enrollment',
+          'explain_contact', 'export_contact', 'export_definitions', 'forget_address', 'maintain',
           'move_sender', 'note', 'pause_all', 'pause_enrollment', 'pause_sender',
           'pause_sequence', 'record_probe', 'resolve_uncertain', 'resume_all',
           'resume_enrollment', 'resume_sender', 'resume_sequence', 'retire_sender',

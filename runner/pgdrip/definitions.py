@@ -113,11 +113,12 @@ async def apply(engine: Engine, definitions: Iterable[Definition]) -> list[Appli
     async with engine.transaction():
         for one in in_order(definitions):
             with applying(one):
-                applied.append(await _apply(engine, one))
+                applied.append(await apply_one(engine, one))
     return applied
 
 
-async def _apply(engine: Engine, one: Definition) -> Applied:
+async def apply_one(engine: Engine, one: Definition) -> Applied:
+    """Apply one definition; within `applying()` its mistakes have a place."""
     if one.kind == "group":
         return Applied(one, await engine.apply_group(one.content))
     if one.kind == "sender":

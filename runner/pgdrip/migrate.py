@@ -57,7 +57,7 @@ select i.role, case when r.oid is not null then array(
   left join pg_catalog.pg_roles as r on r.rolname = 'pgdrip_' || i.role
  order by i.ord
 """
-_MAY_CREATE_ROLES = """
+MAY_CREATE_ROLES = """
 select r.rolsuper or r.rolcreaterole from pg_catalog.pg_roles as r
  where r.rolname = current_user
 """
@@ -131,8 +131,8 @@ def rollback(dsn: str = "", *, root: Path = SQL_ROOT) -> list[str]:
 def apply_test_clock(dsn: str = "", *, root: Path = SQL_ROOT) -> None:
     """Mark a database as a test database, whose clock can be set."""
     with psycopg.connect(dsn) as connection:
-        _execute(connection, root / "test_clock.sql")
-        _execute(connection, root / "grants.sql")
+        execute(connection, root / "test_clock.sql")
+        execute(connection, root / "grants.sql")
 
 
 def roles_sql(migrator: str | None = None, *, root: Path = SQL_ROOT) -> str:
@@ -217,10 +217,10 @@ def _apply_functions(connection: psycopg.Connection[Any], root: Path) -> str:
         connection.execute("set local search_path = pg_catalog, pg_temp")
         for path in sorted((root / "functions").glob("*.sql")):
             if not (has_test_clock and path.name == "00_clock.sql"):
-                _execute(connection, path)
-        if connection.execute(_MAY_CREATE_ROLES).fetchone() == (True,):
-            _execute(connection, root / "roles.sql")
-        _execute(connection, root / "grants.sql")
+                execute(connection, path)
+        if connection.execute(MAY_CREATE_ROLES).fetchone() == (True,):
+            execute(connection, root / "roles.sql")
+        execute(connection, root / "grants.sql")
         after = _version(connection)
         if int(before) > int(after):
             raise SchemaMismatch(
@@ -238,7 +238,7 @@ def _version(connection: psycopg.Connection[Any]) -> str:
     return str(row and row[0])
 
 
-def _execute(connection: psycopg.Connection[Any], path: Path) -> None:
+def execute(connection: psycopg.Connection[Any], path: Path) -> None:
     try:
         connection.execute(path.read_bytes())
     except psycopg.Error as error:

@@ -72,6 +72,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "unlock": "operate",
         "retention": "retention",
     },
+    "Beyond one machine": {
+        "shard": "shard",
+    },
     "Watch": {
         "status": "watch",
         "top": "watch",
