@@ -71,6 +71,12 @@ class Cluster:
         [shard] = [n for n, rows in self.everywhere(query, [contact]).items() if rows]
         return shard
 
+    def empty(self) -> None:
+        """Forget every person, and where buckets have moved."""
+        self.router.execute(EMPTY_ROUTER)
+        for db in self.shards.values():
+            db.execute(EMPTY_SHARD)
+
     @contextmanager
     def down(self, number: int) -> Iterator[None]:
         """Nobody gets into a shard meanwhile, and who was in it is thrown out."""
@@ -86,6 +92,20 @@ class Cluster:
                 yield
             finally:
                 db.execute(f'alter database "{name}" allow_connections true'.encode())
+
+
+# What tests leave behind; definitions stay.
+EMPTY_SHARD = """
+truncate pgdrip.contacts, pgdrip.suppressions, pgdrip.erased_suppressions, pgdrip.wakes,
+  pgdrip.deliveries, pgdrip.provider_refs, pgdrip.receipts, pgdrip.arrivals,
+  pgdrip.departures, pgdrip.audit cascade;
+update pgdrip.control set paused_at = null, paused_reason = null
+"""
+EMPTY_ROUTER = """
+truncate pgdrip.second_addresses, pgdrip.moved_ids, pgdrip.moves;
+update pgdrip.buckets set is_moving = false;
+select pgdrip.spread_buckets()
+"""
 
 
 def phone(number: int) -> str:

@@ -1,7 +1,6 @@
-"""Several databases behind one router: calls find their shard, and nobody else's fails."""
+"""Several databases behind one router: calls find their shard, and only its own fail."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -42,14 +41,23 @@ steps:
 """
 
 
-@pytest.fixture
-def three(server: Databases, tmp_path: Path) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def shared(
+    server: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     with cluster(server) as found:
-        file = tmp_path / "all.yaml"
+        file = tmp_path_factory.mktemp("definitions") / "all.yaml"
         file.write_text(DEFINITIONS)
         done = found.pgdrip("shard", "apply", file)
         assert done.exit_code == 0, done.output
         yield found
+
+
+@pytest.fixture
+def three(shared: Cluster) -> Cluster:
+    """Three shards that nobody is in yet."""
+    shared.empty()
+    return shared
 
 
 def test_every_shard_gets_as_many_buckets(three: Cluster) -> None:
@@ -67,3 +75,264 @@ def test_a_contact_lives_in_the_shard_of_its_bucket_and_its_id_says_so(
     assert {id >> 40 for id in ids} == {1, 2, 3}
     assert [three.where(id) for id in ids] == [id >> 40 for id in ids]
     assert [three.lead(number) for number in range(30)] == ids
+
+
+def enrolled(three: Cluster, count: int, *, first: int = 0) -> list[int]:
+    """Contacts in WARM, through the router; the enrollments."""
+    return [
+        int(three.ask("select pgdrip.add_trigger(%s, 'WARM')", [three.lead(number)]))
+        for number in range(first, first + count)
+    ]
+
+
+def error(three: Cluster, query: str, parameters: object = None) -> psycopg.Error:
+    with pytest.raises(psycopg.Error) as raised:
+        three.ask(query, parameters)
+    return raised.value
+
+
+def test_senders_with_limits_live_in_one_shard_and_all_else_in_every_one(
+    three: Cluster,
+) -> None:
+    query = "select name from pgdrip.senders where name like %s"
+    limited = [
+        row["name"]
+        for rows in three.everywhere(query, ["device%"]).values()
+        for row in rows
+    ]
+    assert sorted(limited) == ["device-1", "device-2", "device-3"]
+    assert all(len(rows) == 1 for rows in three.everywhere(query, ["device%"]).values())
+    assert all(three.everywhere(query, ["everywhere"]).values())
+    assert all(three.everywhere("select from pgdrip.sequences").values())
+    hashes = three.everywhere("select pgdrip.config_hash() as hash")
+    assert len({rows[0]["hash"] for rows in hashes.values()}) == 1
+
+
+def test_the_functions_of_the_router_have_the_arguments_of_the_shards(
+    three: Cluster,
+) -> None:
+    query = (
+        "select proname, pg_get_function_arguments(oid) as arguments,"
+        "       pg_get_function_result(oid) as result from pg_catalog.pg_proc"
+        " where pronamespace = 'pgdrip'::regnamespace"
+        "   and proname in (select name from pgdrip.routes())"
+    )
+    here = every(three.router, query)
+    there = every(
+        three.shards[1],
+        query.replace("select name from pgdrip.routes()", "select unnest(%s::name[])"),
+        [[row["proname"] for row in here]],
+    )
+    key = str
+    assert len(here) > 40
+    assert sorted(map(key, here)) == sorted(map(key, there))
+
+
+def test_calls_by_an_id_go_to_its_shard(three: Cluster) -> None:
+    for enrollment in enrolled(three, 9):
+        assert three.ask("select pgdrip.pause_enrollment(%s, 'a test')", [enrollment])
+        assert three.ask("select pgdrip.resume_enrollment(%s)", [enrollment])
+        assert not three.ask("select pgdrip.resume_enrollment(%s)", [enrollment])
+        assert three.ask("select pgdrip.exit_enrollment(%s, 'a test')", [enrollment])
+    contact = three.lead(0)
+    why = one(three.router, "select * from pgdrip.explain_contact(%s)", [contact])
+    assert (why["sequence"], why["status"]) == ("WARM", "exited")
+
+
+def test_an_error_of_a_shard_is_told_as_the_shard_tells_it(three: Cluster) -> None:
+    found = error(three, "select pgdrip.enroll('nothing', %s)", [three.lead(0)])
+    assert (found.sqlstate, found.diag.message_primary, found.diag.message_hint) == (
+        "MD001",
+        "no sequence is named 'nothing'",
+        "select name from pgdrip.sequences lists them.",
+    )
+    found = error(three, "select pgdrip.upsert_contact('what')")
+    assert (found.sqlstate, str(found.diag.message_primary)[:14]) == (
+        "22023",
+        "phone 'what' i",
+    )
+    assert (
+        error(three, "select pgdrip.explain_contact(%s)", [7 << 40]).sqlstate == "MD001"
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        ("claim('runner-1')", "Runners connect straight to their shard"),
+        ("tick('runner-1', '1')", "Runners connect straight to their shard"),
+        ("apply_sender('{}')", "pgdrip shard apply"),
+        ("resolve_uncertain(1, 'sent')", "Connect to the shard that is meant"),
+    ],
+)
+def test_what_is_for_a_shard_alone_the_router_refuses(
+    three: Cluster, call: str, hint: str
+) -> None:
+    found = error(three, f"select pgdrip.{call}")
+    assert found.sqlstate == "MD003"
+    assert str(found.diag.message_hint).startswith(hint)
+
+
+def test_an_address_is_suppressed_in_every_shard(three: Cluster) -> None:
+    assert three.ask("select pgdrip.suppress(%s, 'asked to')", [phone(1)])
+    assert not three.ask("select pgdrip.suppress(%s, 'asked to')", [phone(1)])
+    query = "select count(*) as n from pgdrip.suppressions"
+    assert three.sums(query) == 3
+    found = error(three, "select pgdrip.enroll('WARM', %s)", [three.lead(1)])
+    assert found.sqlstate == "MD004"
+    assert three.ask("select pgdrip.unsuppress(%s, 'asked to')", [phone(1)])
+    assert three.sums(query) == 0
+
+
+def test_a_reply_ends_what_is_in_flight_and_stop_suppresses_everywhere(
+    three: Cluster,
+) -> None:
+    enrolled(three, 3)
+    reply = "select pgdrip.record_reply('log', %s, %s)"
+    assert three.ask(reply, [phone(0), "yes"]) == 1
+    assert three.ask(reply, [phone(1), "STOP"]) == 1
+    assert three.ask(reply, [phone(9), "who is this"]) == 0
+    assert three.sums("select count(*) from pgdrip.suppressions") == 3
+    assert three.sums("select count(*) from pgdrip.due") == 1
+
+
+def test_one_person_with_two_addresses_is_one_contact(three: Cluster) -> None:
+    """Whichever of them came first and is asked for later."""
+    by_mail = three.lead(0, p_phone=None, p_email="Jane@example.com")
+    both = three.lead(1, p_email="jane@example.com")
+    assert (both, three.lead(1)) == (by_mail, by_mail)
+    by_phone = three.lead(2)
+    assert three.lead(2, p_email="joe@example.com") == by_phone
+    assert three.lead(0, p_phone=None, p_email="JOE@example.com") == by_phone
+    assert three.ask("select pgdrip.find_contact('joe@example.com')") == by_phone
+    enrolled(three, 1, first=2)
+    reply = "select pgdrip.record_reply('log', 'joe@example.com', 'hello')"
+    assert three.ask(reply) == 1
+    found = error(
+        three,
+        "select pgdrip.upsert_contact(%s, 'jane@example.com')",
+        [phone(2)],
+    )
+    assert found.sqlstate == "MD003"
+    assert three.sums("select count(*) from pgdrip.contacts") == 2
+
+
+def test_a_batch_is_imported_by_bucket_and_answered_by_line(three: Cluster) -> None:
+    people = [{"phone": phone(n), "triggers": ["WARM"]} for n in range(20)]
+    rows = every(
+        three.router,
+        "select * from pgdrip.import_contacts(%s)",
+        [psycopg.types.json.Jsonb([*people, {"phone": "what"}, {"name": "nobody"}])],
+    )
+    by_line = {row["line"]: row for row in rows}
+    assert sorted(by_line) == list(range(1, 23))
+    assert {by_line[n]["contact_id"] >> 40 for n in range(1, 21)} == {1, 2, 3}
+    assert by_line[21]["reason"].startswith("phone 'what'")
+    assert by_line[22]["reason"] == "phone and email must not both be missing"
+    assert three.ask("select pgdrip.enroll_waiting(100)") == 20
+
+
+def test_a_report_is_split_by_shard_and_answered_in_order(three: Cluster) -> None:
+    enrolled(three, 20)
+    query = "select enrollment_id, token from pgdrip.claim('runner-1')"
+    claimed = [row for rows in three.everywhere(query).values() for row in rows]
+    claimed = sorted(claimed, key=lambda row: int(row["token"]))
+    assert len(claimed) == 20
+    ids = [row["enrollment_id"] for row in claimed]
+    assert ids != sorted(ids)
+    rows = every(
+        three.router,
+        "select token, verdict from pgdrip.report(%s::bigint[], %s::bigint[], %s)",
+        [[*ids, 5 << 40], [*(row["token"] for row in claimed), 1], ["sent"] * 21],
+    )
+    assert [row["token"] for row in rows] == [*(row["token"] for row in claimed), 1]
+    assert [row["verdict"] for row in rows] == ["advanced"] * 20 + ["unknown"]
+    found = error(
+        three, "select pgdrip.report(%s::bigint[], '{1}', '{sent}')", [ids[:2]]
+    )
+    assert found.sqlstate == "22023"
+    assert (
+        error(three, "select pgdrip.report(null, '{1}', '{sent}')").sqlstate == "22004"
+    )
+
+
+def test_a_receipt_finds_the_shard_of_its_message(three: Cluster) -> None:
+    enrolled(three, 6)
+    ids = []
+    for number, db in three.shards.items():
+        for row in every(db, "select enrollment_id, token from pgdrip.claim('one')"):
+            ids.append(f"{number}-{row['token']}")
+            every(
+                db,
+                "select pgdrip.report(array[%s], array[%s], '{sent}', array[%s])",
+                [row["enrollment_id"], row["token"], ids[-1]],
+            )
+    receipt = "select pgdrip.record_receipt('log', %s, 'read')"
+    assert [three.ask(receipt, [id]) for id in ids] == [True] * 6
+    assert not three.ask(receipt, ["early"])
+    assert three.sums("select count(*) from pgdrip.receipts") == 3
+
+
+def test_what_is_seen_is_the_sum_of_the_shards(three: Cluster) -> None:
+    enrolled(three, 12)
+    health = one(three.router, "select * from pgdrip.queue_health")
+    assert (health["due_now"], health["missing_shards"]) == (12, [])
+    [first, third] = every(
+        three.router, "select * from pgdrip.sequence_funnel order by step"
+    )
+    assert (first["active"], third["upcoming"], first["missing_shards"]) == (12, 12, [])
+    load = every(three.router, "select * from pgdrip.sender_load")
+    assert sorted((row["sender"], row["shard"]) for row in load if row["backlog"]) == [
+        ("everywhere", 1),
+        ("everywhere", 2),
+        ("everywhere", 3),
+    ]
+    assert every(three.router, "select * from pgdrip.check()") == []
+    assert three.ask("select pgdrip.pause_all('a test')")
+    assert one(three.router, "select is_paused from pgdrip.queue_health")["is_paused"]
+    assert three.ask("select pgdrip.resume_all()")
+
+
+def test_one_shard_down_stops_its_own_contacts_only(three: Cluster) -> None:
+    contacts = [three.lead(number) for number in range(12)]
+    own = next(id for id in contacts if id >> 40 == 2)
+    with three.down(2):
+        for contact in contacts:
+            if contact >> 40 == 2:
+                found = error(three, "select pgdrip.enroll('WARM', %s)", [contact])
+                assert (found.sqlstate, found.diag.message_primary) == (
+                    "08006",
+                    "shard 2 does not answer",
+                )
+                assert "call again" in str(found.diag.message_hint)
+            else:
+                assert three.ask("select pgdrip.enroll('WARM', %s)", [contact])
+        health = one(three.router, "select * from pgdrip.queue_health")
+        assert health["missing_shards"] == [2]
+        assert health["due_now"] == sum(id >> 40 != 2 for id in contacts)
+        missing = every(three.router, "select invariant, detail from pgdrip.check()")
+        assert missing == [
+            {"invariant": "SHARD_MISSING", "detail": "shard 2 does not answer"}
+        ]
+        found = error(three, "select pgdrip.suppress(%s, 'asked to')", [phone(99)])
+        assert found.sqlstate == "08006"
+        assert three.shards[1].execute("select from pgdrip.suppressions").rowcount == 1
+        line = told(three.pgdrip("shard", "status", "--json"), 4)
+        assert line.startswith("shard 2: ")
+    assert three.ask("select pgdrip.suppress(%s, 'asked to')", [phone(99)])
+    assert three.ask("select pgdrip.enroll('WARM', %s)", [own])
+    assert three.pgdrip("shard", "status").exit_code == 0
+
+
+def test_an_erased_person_leaves_no_address_in_any_shard(three: Cluster) -> None:
+    contact = three.lead(0, p_email="jane@example.com")
+    three.ask("select pgdrip.suppress('jane@example.com', 'asked to')")
+    assert three.ask("select pgdrip.erase_contact(%s, 'asked to')", [contact])
+    assert three.sums("select count(*) from pgdrip.suppressions") == 0
+    assert three.sums("select count(*) from pgdrip.erased_suppressions") == 3
+    assert every(three.router, "select from pgdrip.second_addresses") == []
+    again = three.lead(7, p_phone=None, p_email="jane@example.com")
+    assert error(three, "select pgdrip.enroll('WARM', %s)", [again]).sqlstate in (
+        "MD004",
+        "MD003",
+    )

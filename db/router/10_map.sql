@@ -296,7 +296,9 @@ create or replace function pgdrip.raise_as_told(
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if p_state = 'XX000' and p_message !~ 'REMOTE ERROR: ' or p_state !~ '^(XX|MD|22|23)' then
+  -- PL/Proxy has no code of its own for this.
+  if p_state !~ '^(XX|MD|22|23)' or p_state = 'XX000' and p_message !~ 'REMOTE ERROR: '
+     and p_message ~* 'connect|timeout|server closed' then
     raise exception 'shard % does not answer', pgdrip.shard_at(p_place)
       using errcode = '08006', detail = p_message,
             hint = 'The others go on; call again when it is back.';

@@ -204,8 +204,8 @@ declare
   v_typed text;
 begin
   -- Readers may see every sender, and no person.
-  select string_agg(format(case c ->> 'name' when 'last_error' then 'pgdrip.mask(%I)' else '%I' end,
-                           c ->> 'name'), ', '),
+  select string_agg(format(case c ->> 'name' when 'last_error' then 'pgdrip.mask(%1$I) as %1$I'
+                                            else '%1$I' end, c ->> 'name'), ', '),
          string_agg(format('%I %s', c ->> 'name', c ->> 'type'), ', ')
     into v_shown, v_typed
     from jsonb_array_elements(p_view -> 'columns') as c;

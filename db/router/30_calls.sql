@@ -296,7 +296,12 @@ declare
   v_told     pgdrip.report_verdict[] := array_fill(null::pgdrip.report_verdict,
                                                    array[cardinality(v_places)]);
 begin
-  -- Nothing to tell: any shard says what is wrong with that.
+  -- Where something is wrong with it, one shard gets it whole and says so.
+  if exists (select from unnest(array[
+       cardinality(p_tokens), cardinality(p_outcomes), cardinality(p_provider_ids),
+       cardinality(p_codes), cardinality(p_details)]) as n where n <> cardinality(v_places)) then
+    v_places := array_fill(0, array[cardinality(v_places)]);
+  end if;
   for v_place in
     select distinct p from unnest(coalesce(nullif(v_places, '{}'), '{0}')) as p order by 1
   loop
@@ -329,7 +334,6 @@ create or replace function pgdrip.at_place(p_values anyarray, p_places integer[]
   immutable
   set search_path = pg_catalog, pg_temp
 as $$
-  -- Of another length it goes whole: the shard refuses it.
   select case
     when cardinality(p_values) is distinct from cardinality(p_places) then p_values
     else array(select v.value from unnest(p_values, p_places) with ordinality as v(value, place, ord)
