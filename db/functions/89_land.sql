@@ -185,7 +185,7 @@ begin
     from pg_temp.bucket_enrollments as b;
   insert into pgdrip.due
   select d.* from pg_temp.bucket_enrollments as b,
-         lateral jsonb_populate_record(null::pgdrip.due, b.content -> 'due') as d
+         lateral jsonb_populate_record(null::pgdrip.due, nullif(b.content -> 'due', 'null')) as d
    where d.enrollment_id is not null;
   insert into pgdrip.deliveries
   select j.* from pg_temp.bucket_enrollments as b,
