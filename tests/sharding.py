@@ -1,9 +1,11 @@
 """Several shards behind a router, for the tests: databases of one server, or of two."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from commands import Run, on
 from databases import Databases
@@ -65,6 +68,17 @@ class Cluster:
         named = ", ".join(f"{key} => %({key})s" for key in columns)
         return int(self.ask(f"select pgdrip.upsert_contact({named})", columns))
 
+    def enroll(self, phones: Sequence[str], trigger: str = "WARM") -> list[int]:
+        """Contacts with these phones, imported through the router; their ids."""
+        people = [{"phone": one, "triggers": [trigger]} for one in phones]
+        rows = every(
+            self.router,
+            "select contact_id from pgdrip.import_contacts(%s) order by line",
+            [Jsonb(people)],
+        )
+        self.ask("select pgdrip.enroll_waiting(10000)")
+        return [row["contact_id"] for row in rows]
+
     def where(self, contact: int) -> int:
         """The shard that holds a contact."""
         query = "select from pgdrip.contacts where contact_id = %s"
@@ -98,8 +112,9 @@ class Cluster:
 EMPTY_SHARD = """
 truncate pgdrip.contacts, pgdrip.suppressions, pgdrip.erased_suppressions, pgdrip.wakes,
   pgdrip.deliveries, pgdrip.provider_refs, pgdrip.receipts, pgdrip.arrivals,
-  pgdrip.departures, pgdrip.audit cascade;
-update pgdrip.control set paused_at = null, paused_reason = null
+  pgdrip.departures, pgdrip.audit, pgdrip.history_sums cascade;
+update pgdrip.control set paused_at = null, paused_reason = null, pruned_until = null,
+  retention = null
 """
 EMPTY_ROUTER = """
 truncate pgdrip.second_addresses, pgdrip.moved_ids, pgdrip.moves;
@@ -110,6 +125,17 @@ select pgdrip.spread_buckets()
 
 def phone(number: int) -> str:
     return f"+6011{number:07}"
+
+
+def phones_in(bucket: int, count: int) -> list[str]:
+    """Phones of contacts that live in a bucket."""
+    found = (phone(n) for n in range(10**6) if bucket_of(phone(n)) == bucket)
+    return list(islice(found, count))
+
+
+def bucket_of(address: str) -> int:
+    digest = sha256(address.lower().encode()).digest()
+    return digest[0] * 4 + digest[1] // 64
 
 
 def has_plproxy(dsn: str) -> bool:

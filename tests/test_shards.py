@@ -1,4 +1,4 @@
-"""Several databases behind one router: calls find their shard, and only its own fail."""
+"""Several databases behind one router: a call finds its shard, and only its own fail."""
 
 from collections.abc import Iterator
 
@@ -39,6 +39,14 @@ steps:
   - {day: 1, body: One}
   - {day: 3, delay: 12 hours, body: Three}
 """
+
+WARM = {
+    **{"name": "WARM", "trigger": "WARM", "channel": "log", "status": "active"},
+    "steps": [
+        {"day": 1, "body": "One"},
+        {"day": 3, "delay": "12 hours", "body": "Three"},
+    ],
+}
 
 
 @pytest.fixture(scope="module")

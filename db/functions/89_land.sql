@@ -35,6 +35,24 @@ $$;
 comment on function pgdrip.arrive(integer, text) is
   'Private: keeps rows of a bucket that is on its way here; returns how many';
 
+create or replace function pgdrip.make_room(p_bucket integer)
+  returns bigint
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return pgdrip.adopt_months((
+    select min((j ->> 'at')::timestamptz)
+      from pgdrip.arrivals as a,
+           jsonb_path_query(a.content, '$.enrollments[*].deliveries[*]') as j
+     where a.bucket = p_bucket and a.part = 'contact'));
+end
+$$;
+
+comment on function pgdrip.make_room(integer) is
+  'Private: makes the months of history that what has arrived goes back to; returns how many were missing';
+
 create or replace function pgdrip.has_arrived(p_bucket integer)
   returns boolean
   language sql
@@ -164,20 +182,20 @@ begin
   create temp table if not exists bucket_enrollments (
     content jsonb
   ) on commit drop;
+  perform pgdrip.land_version(a.content) from pgdrip.arrivals as a
+    where a.bucket = p_bucket and a.part = 'version';
   insert into pg_temp.bucket_enrollments
   with versions as materialized (
-    select a.content ->> 'sequence' as sequence,
-           encode(sha256(convert_to((a.content #> '{version,definition}')::text, 'UTF8')), 'hex') as hash,
-           max(pgdrip.land_version(a.content)) as version_id
-      from pgdrip.arrivals as a where a.bucket = p_bucket and a.part = 'version'
-     group by 1, 2
+    select q.name as sequence, q.sequence_id, max(v.version_id) as version_id,
+           encode(sha256(convert_to(v.definition::text, 'UTF8')), 'hex') as hash
+      from pgdrip.sequences as q join pgdrip.sequence_versions as v using (sequence_id)
+     group by q.name, q.sequence_id, v.definition
   )
-  select e.item || jsonb_build_object('version_id', v.version_id, 'sequence_id', q.sequence_id)
+  select e.item || jsonb_build_object('version_id', v.version_id, 'sequence_id', v.sequence_id)
     from pgdrip.arrivals as a
    cross join lateral jsonb_array_elements(a.content -> 'enrollments') as e(item)
     join versions as v
       on v.sequence = e.item ->> 'sequence' and v.hash = e.item ->> 'version'
-    join pgdrip.sequence_versions as q on q.version_id = v.version_id
    where a.bucket = p_bucket and a.part = 'contact';
 
   insert into pgdrip.enrollments overriding system value

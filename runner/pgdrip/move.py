@@ -138,6 +138,7 @@ async def _copy(move: Move, here: Engine, there: Engine) -> None:
         await there.ask(value_of("arrive", bucket=move.bucket, content=content))
         batch = rows_of("bucket_batch", after=last, limit=BATCH)
         [(last, content)] = (await here.ask(batch)).rows
+    await there.ask(value_of("make_room", bucket=move.bucket))
 
 
 async def _land_again(move: Move, there: Engine) -> int:
@@ -175,6 +176,7 @@ def script(bucket: int, to: int) -> Iterator[tuple[str, Query | str]]:
     yield here, value_of("bucket_parts")
     yield here, rows_of("bucket_batch", after=0, limit=BATCH)
     yield there, value_of("arrive", bucket=bucket, content="…")
+    yield there, value_of("make_room", bucket=bucket)
     yield there, "begin;"
     yield there, value_of("land_bucket", bucket=bucket)
     yield f"{here}, and {there}", value_of("bucket_checksum")
