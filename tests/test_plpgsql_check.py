@@ -26,6 +26,8 @@ def test_plpgsql_check_finds_nothing(
     with db.transaction():
         # Tables of the session that functions work on.
         db.execute("select pgdrip.stage_import(), pgdrip.stage_adoption()")
+        db.execute("select pgdrip.stage_bucket(0)")
+        db.execute("create temp table bucket_enrollments (content jsonb)")
         assert [row["finding"] for row in db.execute(FINDINGS)] == []
 
 

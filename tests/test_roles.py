@@ -32,13 +32,14 @@ RUNNER = set(
 APP = set(
     "add_trigger clock enroll enroll_waiting explain_enroll find_contact"
     " import_contacts merge_import record_event record_receipt record_reply"
-    " remove_trigger schema_version stage_import suppress upsert_contact".split()
+    " remove_trigger schema_version stage_import suppress upsert_contact"
+    " is_suppressed knows_address knows_message".split()
 )
 OPERATOR = set(
     "activate_sequence apply_group apply_sender apply_sequence archive_sequence"
     " assert_cron cron_jobs"
     " delete_sender erase_contact exit_enrollment explain_contact export_contact"
-    " export_definitions maintain move_sender note pause_all pause_enrollment"
+    " export_definitions forget_address maintain move_sender note pause_all pause_enrollment"
     " pause_sender pause_sequence record_probe resolve_uncertain resume_all"
     " resume_enrollment resume_sender resume_sequence retire_sender retry_failed"
     " schedule_jobs senders_to_probe set_retention simulate tally tick_for_a_minute"

@@ -1,4 +1,4 @@
-"""Several databases behind one router: a call finds its shard, and only its own fail."""
+"""Several databases behind one router: a call finds its shard, only its own fail."""
 
 from collections.abc import Iterator
 
