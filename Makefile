@@ -8,7 +8,7 @@ RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeo
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
   ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
 
-.PHONY: bench bench-large demo test check chaos soak mutants clean
+.PHONY: bench bench-large bench-shards demo test check chaos soak mutants clean
 
 demo: .venv/.installed-embedded,phones
 	$(BIN)/pgdrip demo
@@ -37,6 +37,11 @@ bench: .venv/.installed-test
 # and 60 GB in /var/tmp.
 bench-large: .venv/.installed-test
 	cd tests && ../$(BIN)/python -m bench --large $(ONLY)
+
+# What a step costs on one shard and on three, and what a call costs the router: the figures
+# of docs/scale-out.md; three minutes.
+bench-shards: .venv/.installed-test
+	cd tests && ../$(BIN)/python -m bench.shards
 
 # Every plan in turn, or those of PLANS="park" "runners only" …; about a minute each.
 SEED ?= 1

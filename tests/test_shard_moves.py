@@ -187,6 +187,35 @@ def test_a_send_that_nobody_reported_moves_as_uncertain(two: Cluster) -> None:
     assert two.violations() == []
 
 
+def test_two_shards_may_have_given_the_same_token(two: Cluster) -> None:
+    """Then it alone does not say which send is meant; with the enrollment it does."""
+    people(two)
+    for db in two.shards.values():
+        db.execute("select setval('pgdrip.token_seq', 9000000)")
+        claimed = every(db, "select * from pgdrip.claim('runner-1', 1000)")
+        ids = [[row[name] for row in claimed] for name in ("enrollment_id", "token")]
+        every(db, "select pgdrip.begin_send(%s::bigint[], %s::bigint[])", ids)
+    two.everywhere("select pgdrip.set_clock(pgdrip.clock() + interval '5 minutes')")
+    two.everywhere("select pgdrip.claim('runner-1', 1000)")
+    move(two, 0, 2)
+    twice = every(
+        two.shards[2],
+        "select token, max(enrollment_id) as enrollment_id"
+        "  from pgdrip.uncertain_deliveries group by 1 having count(*) > 1",
+    )
+    assert twice
+    for row in twice:
+        with pytest.raises(psycopg.Error, match="several uncertain deliveries"):
+            two.shards[2].execute(
+                "select pgdrip.resolve_uncertain(%s, 'sent')", [row["token"]]
+            )
+        report = "select verdict from pgdrip.report(array[%s], array[%s], '{sent}')"
+        told = one(two.router, report, [row["enrollment_id"], row["token"]])
+        assert told["verdict"] == "late"
+        settle = "select pgdrip.resolve_uncertain(%s, 'sent') as verdict"
+        assert one(two.shards[2], settle, [row["token"]])["verdict"] == "advanced"
+
+
 def test_tokens_go_on_above_those_that_moved_here(two: Cluster) -> None:
     people(two)
     two.shards[1].execute("select setval('pgdrip.token_seq', 5000000)")

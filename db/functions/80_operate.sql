@@ -71,6 +71,13 @@ begin
     raise exception 'no delivery has token %', p_token
       using errcode = 'MD001', hint = 'The view uncertain_deliveries lists tokens.';
   end if;
+  if exists (select from pgdrip.due as d
+              where d.parked_reason = 'uncertain' and d.token = p_token
+                and d.enrollment_id <> v_due.enrollment_id) then
+    raise exception 'several uncertain deliveries have token %', p_token
+      using errcode = 'MD003',
+            hint = 'One has moved here from another shard: report() names the enrollment, too.';
+  end if;
   perform from pgdrip.enrollments as e where e.enrollment_id = v_due.enrollment_id for update;
   -- Sent: on to the next step. Not sent: the same step is due again at once.
   select s.verdict into v_verdict from pgdrip.settle(array[
