@@ -136,6 +136,56 @@ def test_the_functions_of_the_router_have_the_arguments_of_the_shards(
     assert sorted(map(key, here)) == sorted(map(key, there))
 
 
+def test_roles_may_call_on_the_router_what_they_may_call_on_a_shard(
+    three: Cluster,
+) -> None:
+    query = (
+        "select proname, r.rolname from pg_catalog.pg_proc as p"
+        " cross join pg_catalog.pg_roles as r"
+        " where p.pronamespace = 'pgdrip'::regnamespace and proname = any (%s)"
+        "   and r.rolname ~ '^pgdrip_(reader|runner|app|operator)$'"
+        "   and has_function_privilege(r.oid, p.oid, 'execute') order by 1, 2"
+    )
+    routes = every(
+        three.router,
+        "select name from pgdrip.routes() as r join pg_catalog.pg_proc as p"
+        "    on p.pronamespace = 'pgdrip'::regnamespace and p.proname = r.name",
+    )
+    names = [row["name"] for row in routes]
+    here = every(three.router, query, [names])
+    assert len(here) > 50
+    assert here == every(three.shards[1], query, [names])
+    with three.router.transaction(force_rollback=True):
+        three.router.execute("set local role pgdrip_reader")
+        assert one(three.router, "select due_now from pgdrip.queue_health")
+    for role, call in (
+        ("reader", "pgdrip.each_failures()"),
+        ("operator", "shards.enroll(0, 'WARM', 1)"),
+        ("operator", "pgdrip.add_shard(9, '', '')"),
+        ("operator", "pgdrip.buckets"),
+    ):
+        with three.router.transaction(force_rollback=True):
+            three.router.execute(f"set local role pgdrip_{role}".encode())
+            found = error(three, f"select from {call}")
+            assert found.sqlstate == "42501", call
+
+
+def test_what_is_on_the_router_is_commented_and_pins_its_path(three: Cluster) -> None:
+    functions = (
+        "select proname from pg_catalog.pg_proc"
+        " where pronamespace = 'pgdrip'::regnamespace"
+        "   and (obj_description(oid, 'pg_proc') is null or not"
+        "   coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'])"
+    )
+    assert every(three.router, functions) == []
+    relations = (
+        "select relname from pg_catalog.pg_class where relkind in ('r', 'v')"
+        "   and relnamespace = 'pgdrip'::regnamespace"
+        "   and obj_description(oid, 'pg_class') is null"
+    )
+    assert every(three.router, relations) == []
+
+
 def test_calls_by_an_id_go_to_its_shard(three: Cluster) -> None:
     for enrollment in enrolled(three, 9):
         assert three.ask("select pgdrip.pause_enrollment(%s, 'a test')", [enrollment])

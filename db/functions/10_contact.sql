@@ -103,6 +103,8 @@ create or replace function pgdrip.upsert_contact(
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set jit = off
 as $$
 declare
   v_problem    text := pgdrip.contact_problem(p_phone, p_email, p_name, p_timezone);
