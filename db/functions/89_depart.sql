@@ -75,10 +75,9 @@ create or replace function pgdrip.drain_bucket()
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now    timestamptz := pgdrip.clock();
-  v_live   bigint[];
-  v_held   bigint[];
-  v_lapsed bigint[];
+  v_now  timestamptz := pgdrip.clock();
+  v_live bigint[];
+  v_held bigint[];
 begin
   v_live := array(
     select d.enrollment_id from pg_temp.bucket_contacts as b
@@ -89,14 +88,10 @@ begin
      where d.enrollment_id = any (v_live) and (d.lease_until is null or d.lease_until <= v_now)
      order by d.enrollment_id for update skip locked);
   -- What a runner let lapse is settled as a claim would.
-  v_lapsed := pgdrip.lock_for_triage(array(
-    select row(d.enrollment_id, d.sender_id, 'lapsed', null)::pgdrip.triage
-      from pgdrip.due as d
+  perform pgdrip.settle_stopped(array(
+    select d.enrollment_id from pgdrip.due as d
      where d.enrollment_id = any (v_held) and d.lease_until is not null
-       and d.begun_at is not null));
-  perform from pgdrip.settle(array(
-    select pgdrip.triage_settlement(t) from pgdrip.triage_due(v_lapsed, v_now) as t
-     where t.obstacle is not null), v_now);
+       and d.begun_at is not null), v_now);
   perform pgdrip.give_back(array(
     select d.enrollment_id from pgdrip.due as d
      where d.enrollment_id = any (v_held) and d.lease_until is not null

@@ -1,6 +1,6 @@
 -- A bucket lands: from arrivals into the tables, in one transaction, compared before the
 -- commit with what left. See 89_depart.sql for the whole way. Writes contacts and all that
--- belongs to them, sequence_versions, steps, senders, suppressions, history_sums, control.
+-- belongs to them, sequence_versions, steps, senders, paces, suppressions, history_sums, control.
 
 create or replace function pgdrip.clear_arrivals(p_bucket integer)
   returns void
@@ -74,16 +74,20 @@ as $$
 begin
   -- A sender stays where its counters are. Here it is a name for the history, and what it
   -- was to send goes to others as if it had retired.
-  insert into pgdrip.senders
-    (sender_id, name, pool, channel, status, status_reason, deleted_at)
-  overriding system value
-  select a.item_id, pgdrip.former_name(row_of), row_of.pool, row_of.channel, 'retiring',
-         'it is a sender of another shard', pgdrip.clock()
-    from pgdrip.arrivals as a,
-         lateral jsonb_populate_record(null::pgdrip.senders, a.content || jsonb_build_object(
-           'sender_id', a.item_id, 'name', pgdrip.first_name(a.content ->> 'name'))) as row_of
-   where a.bucket = p_bucket and a.part = 'sender'
-  on conflict (sender_id) do nothing;
+  with added as (
+    insert into pgdrip.senders
+      (sender_id, name, pool, channel, status, status_reason, deleted_at)
+    overriding system value
+    select a.item_id, pgdrip.former_name(s), s.pool, s.channel, 'retiring',
+           'it is a sender of another shard', pgdrip.clock()
+      from pgdrip.arrivals as a,
+           lateral jsonb_populate_record(null::pgdrip.senders, a.content || jsonb_build_object(
+             'sender_id', a.item_id, 'name', pgdrip.first_name(a.content ->> 'name'))) as s
+     where a.bucket = p_bucket and a.part = 'sender'
+    on conflict (sender_id) do nothing
+    returning sender_id, channel
+  )
+  insert into pgdrip.paces (sender_id, channel) select a.sender_id, a.channel from added as a;
 end
 $$;
 

@@ -1,5 +1,5 @@
 -- Shards: what has arrived of a bucket that moves here, and which buckets have left.
--- depends: 0018.group_waits
+-- depends: 0020.looks
 
 create table pgdrip.arrivals (
   bucket  integer not null,
