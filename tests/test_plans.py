@@ -249,6 +249,25 @@ def test_a_call_goes_by_an_index(
     assert_by_index(watched)
 
 
+def test_a_contact_is_found_by_its_address_however_often_one_was_stored(
+    server: Databases,
+) -> None:
+    """From the sixth call of a session on the plan knows no longer what is NULL."""
+    with (
+        server.clone() as dsn,
+        psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as db,
+    ):
+        db.execute(
+            "insert into pgdrip.contacts (phone, bucket)"
+            " select '+601' || (10000000 + n), 0 from generate_series(1, 60000) as n"
+        )
+        db.execute("vacuum analyze pgdrip.contacts")
+        with watching(db) as nodes:
+            for number in range(10):
+                stage.one(db, f"select pgdrip.upsert_contact('+6011999990{number}')")
+        assert_by_index(nodes)
+
+
 def test_where_nothing_was_ever_analyzed_a_step_reads_its_batch(
     server: Databases,
 ) -> None:

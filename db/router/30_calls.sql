@@ -1,6 +1,24 @@
 -- The calls that take more than one shard, or a look at what they say. Made anew whenever
 -- make_routes() has dropped what they stand on.
 
+create or replace function pgdrip.lock_addresses(p_addresses text[])
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Two callers with the same address: the second sees what the first has found out. By
+  -- buckets, so that a batch takes no more locks than there are, and in their order.
+  perform pg_advisory_xact_lock(hashtext('pgdrip.address'), b.bucket)
+     from (select distinct pgdrip.contact_bucket(a) as bucket from unnest(p_addresses) as a
+            where a is not null order by 1) as b;
+end
+$$;
+
+comment on function pgdrip.lock_addresses(text[]) is
+  'Private: keeps others from deciding about these addresses until the end of the transaction';
+
 create or replace function pgdrip.bucket_for(p_phone text, p_email text, p_pool text)
   returns integer
   language plpgsql
@@ -13,9 +31,7 @@ declare
   v_bucket  integer;
   v_address text;
 begin
-  -- Two callers with the same address: the second sees what the first has found out.
-  perform pg_advisory_xact_lock(hashtextextended('pgdrip.address ' || lower(a), 0))
-     from unnest(array[p_phone, p_email]) as a where a is not null order by lower(a);
+  perform pgdrip.lock_addresses(array[p_phone, p_email]);
   foreach v_address in array array_remove(array[p_phone, p_email], null) loop
     select a.bucket into v_bucket from pgdrip.second_addresses as a
      where a.address_hash = pgdrip.address_hash(v_address) and a.pool = p_pool;
@@ -88,6 +104,9 @@ begin
     raise exception 'p_contacts must be an array of at most 10000 objects'
       using errcode = '22023', hint = 'Import in batches.';
   end if;
+  perform pgdrip.lock_addresses(array(
+    select a.address from jsonb_array_elements(p_contacts) as i(item),
+           lateral (values (i.item ->> 'phone'), (i.item ->> 'email')) as a(address)));
   -- One without an address any shard refuses.
   for v_place, v_items in
     select case when b.bucket is null then 0 else pgdrip.enter_bucket(b.bucket) end,

@@ -6,6 +6,7 @@ WAL and sizes are the server's own numbers, with full pages as in production. Tu
 one shard and of three alternate; medians of them are compared.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ STEPS = 10_000  # of each shard in a turn
 BATCH = 200
 SENDERS = 200
 CALLS = 2000
+BATCHES, PEOPLE = 10, 1000
 HERTZ = os.sysconf("SC_CLK_TCK")
 SETTINGS = {
     "full_page_writes": "on",
@@ -227,6 +229,26 @@ def calls(found: Cluster) -> list[Call]:
     return results
 
 
+def batches(found: Cluster) -> tuple[float, float]:
+    """A contact imported in batches, and then enrolled by the sweep: what the router
+    and the shards spend on it together."""
+    watch, people = found.router, BATCHES * PEOPLE
+    before = server_cpu(watch)
+    for batch in range(BATCHES):
+        first = 500_000 + batch * PEOPLE
+        items = [
+            {"phone": phone(number), "name": "Aisyah", "triggers": ["WARM"]}
+            for number in range(first, first + PEOPLE)
+        ]
+        found.ask(
+            "select count(*) from pgdrip.import_contacts(%s)", [json.dumps(items)]
+        )
+    between = server_cpu(watch)
+    while found.ask("select pgdrip.enroll_waiting(10000)"):
+        pass
+    return (between - before) / people, (server_cpu(watch) - between) / people
+
+
 def spent(
     db: Db,
     pids: Iterable[int],
@@ -257,6 +279,7 @@ def main() -> None:
         ]
         size = sizes(found.shards[1])
         passed = calls(found)
+        imported, enrolled = batches(found)
     alone, beside = (
         Cost(median(c.cpu for c in column), median(c.wal for c in column))
         for column in zip(*pairs, strict=True)
@@ -265,6 +288,9 @@ def main() -> None:
     print(f"three shards: {beside.cpu:.0f} µs of CPU, {beside.wal:.0f} B of WAL a step")
     print(f"ratio: {beside.cpu / alone.cpu:.2f} (at most 1.10)")
     print(f"a contact: {size.contact:.0f} B, an event: {size.event:.0f} B")
+    print(
+        f"imported by {PEOPLE}: {imported:.0f} µs a contact; enrolled: {enrolled:.0f}"
+    )
     for one_call in passed:
         print(
             f"{one_call.name}: {one_call.direct:.0f} µs straight;"
