@@ -1,11 +1,14 @@
 """Several databases behind one router: a call finds its shard, only its own fail."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
-from commands import told
+from commands import on, told
 from databases import Databases
 from sharding import Cluster, cluster, phone
 from stage import every, one
@@ -280,7 +283,7 @@ def test_a_batch_is_imported_by_bucket_and_answered_by_line(three: Cluster) -> N
     rows = every(
         three.router,
         "select * from pgdrip.import_contacts(%s)",
-        [psycopg.types.json.Jsonb([*people, {"phone": "what"}, {"name": "nobody"}])],
+        [Jsonb([*people, {"phone": "what"}, {"name": "nobody"}])],
     )
     by_line = {row["line"]: row for row in rows}
     assert sorted(by_line) == list(range(1, 23))
@@ -394,3 +397,95 @@ def test_an_erased_person_leaves_no_address_in_any_shard(three: Cluster) -> None
         "MD004",
         "MD003",
     )
+
+
+def test_status_names_what_differs_and_apply_makes_it_follow(three: Cluster) -> None:
+    assert three.pgdrip("shard", "status", "--count").exit_code == 0
+    three.shards[2].execute("delete from pgdrip.error_rules where code = 'http_404'")
+    three.shards[3].execute("select pgdrip.suppress('jane@example.com', 'told one')")
+    three.shards[1].execute(
+        "insert into pgdrip.contacts (phone, bucket) values ('+60112223334', 1)"
+    )
+    status = three.pgdrip("shard", "status", "--count")
+    assert status.exit_code == 7
+    assert status.stderr.splitlines() == [
+        "pgdrip: shard 1: 1 contacts of buckets that live elsewhere",
+        "pgdrip: shard 2: it is configured otherwise (pgdrip shard apply)",
+        "pgdrip: shard 3: it is configured otherwise (pgdrip shard apply)",
+        "pgdrip: 3 things wrong",
+    ]
+    three.shards[1].execute("delete from pgdrip.contacts")
+    done = three.pgdrip("shard", "apply", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == {"applied": [], "followed": [2]}
+    assert three.pgdrip("shard", "status", "--count").exit_code == 0
+    jane = three.lead(0, p_phone=None, p_email="jane@example.com")
+    found = error(three, "select pgdrip.enroll('WARM', %s)", [jane])
+    assert found.sqlstate == "MD004"
+
+
+def test_a_sender_goes_where_it_is_and_its_group_along(
+    three: Cluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "group.yaml"
+    members = "".join(
+        f"---\nkind: sender\nname: member-{n}\nchannel: webhook\ngroup: account\n"
+        for n in range(3)
+    )
+    file.write_text(f"kind: group\nname: account\nrate: 9\nper: 1 second\n{members}")
+    done = json.loads(three.pgdrip("shard", "apply", file, "--json").stdout)
+    placed = {one["shard"] for one in done["applied"] if one["kind"] == "sender"}
+    assert len(placed) == 1
+    again = json.loads(three.pgdrip("shard", "apply", file, "--json").stdout)
+    assert {one["outcome"] for one in again["applied"]} == {"unchanged"}
+    assert {
+        one["shard"] for one in again["applied"] if one["kind"] == "sender"
+    } == placed
+    file.write_text("kind: sender\nname: everywhere\nchannel: log\nrate_per_hour: 9\n")
+    line = told(three.pgdrip("shard", "apply", file), 3)
+    assert "sender 'everywhere' has had no limits and is in every shard" in line
+
+
+def test_a_new_shard_follows_the_others_and_is_empty_until_something_moves(
+    server: Databases,
+) -> None:
+    with cluster(server, shards=1) as found, server.clone() as late:
+        found.shards[1].execute("select pgdrip.apply_sequence(%s)", [Jsonb(WARM)])
+        contacts = [found.lead(number) for number in range(5)]
+        done = found.pgdrip("shard", "add", "7", late)
+        assert done.exit_code == 0, done.stderr
+        assert (done.exit_code, done.stdout) == (0, "shard 7 is new\n")
+        rows = json.loads(found.pgdrip("shard", "status", "--json").stdout)
+        assert [(row["shard"], row["buckets"]) for row in rows] == [(1, 1024), (7, 0)]
+        assert len({row["config"] for row in rows}) == 1
+        done = found.pgdrip("shard", "move", "0-1023", "--to", "7", "--json")
+        moved = json.loads(done.stdout)
+        assert sum(one["contacts"] for one in moved) == 5
+        assert [found.lead(number) for number in range(5)] == contacts
+        assert found.lead(99) >> 40 == 7
+        assert told(found.pgdrip("shard", "add", "8", late), 1).startswith(
+            "this database is shard 7 and in use"
+        )
+
+
+def test_a_password_does_not_get_into_the_map(three: Cluster) -> None:
+    dsn = f"{three.dsns[1]} password=topsecret"
+    line = told(three.pgdrip("shard", "add", "9", dsn), 3)
+    assert line.startswith("a password does not belong into the map")
+
+
+def test_a_shard_is_no_router_and_becomes_none(three: Cluster) -> None:
+    on_shard = on(three.dsns[1])
+    assert told(on_shard("shard", "status"), 2).startswith("this database is no router")
+    assert told(on_shard("shard", "init"), 2).startswith("this database holds contacts")
+
+
+def test_the_statements_of_a_move_can_be_read_beforehand(three: Cluster) -> None:
+    shown = three.pgdrip("shard", "move", "7", "--to", "2", "--show-sql").stdout
+    assert (
+        "-- router\nselect * from pgdrip.begin_move(p_bucket => 7, p_to => 2);" in shown
+    )
+    assert shown.index("remove_bucket") < shown.index("end_move")
+    assert every(three.router, "select from pgdrip.moves") == []
+    assert told(three.pgdrip("shard", "move", "7"), 2)
+    assert told(three.pgdrip("shard", "move", "9999", "--to", "1"), 2)

@@ -74,13 +74,13 @@ comment on function pgdrip.hashed_suppressions() is
   'Private: every suppressed address as address_hash() gives it; one kept both ways comes twice';
 
 create or replace function pgdrip.shared_definitions()
-  returns setof text
+  returns setof pgdrip.shared_definition
   language sql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
   -- A sender with limits keeps its counters in one shard and is that shard's alone.
-  select d.definition::text
+  select d.definition ->> 'kind', d.definition ->> 'name', (d.definition - 'kind')::text
     from pgdrip.export_definitions() with ordinality as d(definition, place)
     left join pgdrip.senders as s
            on d.definition ->> 'kind' = 'sender' and s.name = d.definition ->> 'name'
@@ -88,7 +88,7 @@ as $$
 $$;
 
 comment on function pgdrip.shared_definitions() is
-  'Private: the definitions that every shard must have, in the order to apply them, as texts, so that no client reads their numbers';
+  'Private: the definitions that every shard must have, in the order to apply them';
 
 create or replace function pgdrip.shared_rules()
   returns jsonb
@@ -108,7 +108,9 @@ create or replace function pgdrip.config_hash()
   set search_path = pg_catalog, pg_temp
 as $$
   select encode(sha256(convert_to(concat_ws(E'\n',
-    (select string_agg(d, E'\n' order by d collate "C") from pgdrip.shared_definitions() as d),
+    (select string_agg(concat_ws(' ', d.kind, d.definition), E'\n'
+                       order by d.kind collate "C", d.name collate "C")
+       from pgdrip.shared_definitions() as d),
     (select string_agg(concat_ws(' ', r.channel, r.code, r.class), E'\n'
                        order by r.channel collate "C", r.code collate "C")
        from pgdrip.error_rules as r),

@@ -49,6 +49,14 @@ create type pgdrip.shard_identity as (
 comment on type pgdrip.shard_identity is
   'Private: which shard a database is, its key of hashes, whether anybody is in it, and what it was configured with in one hash';
 
+create type pgdrip.shared_definition as (
+  kind       text,
+  name       text,
+  definition text
+);
+comment on type pgdrip.shared_definition is
+  'Private: what every shard must have, as apply_… of its kind takes it; a text, so that no client reads its numbers';
+
 create type pgdrip.bucket_count as (
   bucket   integer,
   contacts bigint

@@ -7,7 +7,6 @@ group live in the same one.
 """
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -261,9 +260,8 @@ async def _configure(source: Engine, target: Engine) -> None:
     shared = await source.ask(rows_of("shared_definitions"))
     rules = (await source.ask(value_of("shared_rules"))).value
     async with target.transaction():
-        for (definition,) in shared.rows:
-            function = APPLY[json.loads(definition)["kind"]]
-            await target.ask(value_of(function, definition=definition))
+        for kind, _, definition in shared.rows:
+            await target.ask(value_of(APPLY[kind], definition=definition))
         await target.ask(value_of("merge_error_rules", rules=Jsonb(rules)))
 
 

@@ -7,9 +7,10 @@ one shard and of three alternate; medians of them are compared.
 """
 
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ BATCH = 200
 SENDERS = 200
 CALLS = 2000
 BATCHES, PEOPLE = 10, 1000
+# What is planned with: messages a second, those of one shard and of one contact, the
+# seconds that a gateway takes, and the messages a runner has on the wire.
+RATES = (67, 1000, 10_000, 100_000, 1_000_000)
+A_SHARD, OF_A_PERSON, LATENCY, SLOTS = 5000, 4, 0.5, 100
 HERTZ = os.sysconf("SC_CLK_TCK")
 SETTINGS = {
     "full_page_writes": "on",
@@ -262,6 +267,24 @@ def spent(
     return (cpu(pids) - before) / len(numbers)
 
 
+def plan(step: Cost, event: float, person: float) -> Iterator[str]:
+    """The rows of the table of docs/scale-out.md: what so many messages a second take.
+
+    `event` in bytes, `person` in microseconds for a contact that comes in.
+    """
+    for rate in RATES:
+        a_day = rate * 86_400
+        shards = math.ceil(rate / A_SHARD)
+        runners = math.ceil(rate * LATENCY / SLOTS)
+        cores = rate * (step.cpu + person / OF_A_PERSON) / 1e6
+        yield (
+            f"| {rate:,} | {a_day / 1e6:,.0f} M | {shards} | {cores:,.{1 if cores > 1 else 2}f}"
+            f" | {rate * step.wal / 1e6:,.1f} MB/s, {a_day * step.wal / 1e9:,.0f} GB"
+            f" | {a_day * event / 1e9:,.0f} GB | {runners:,}"
+            f" | {2 * math.ceil(runners / shards)} |"
+        )
+
+
 def main() -> None:
     binaries = find_binaries("local")
     assert binaries, "apt-get install postgresql"
@@ -291,6 +314,7 @@ def main() -> None:
     print(
         f"imported by {PEOPLE}: {imported:.0f} µs a contact; enrolled: {enrolled:.0f}"
     )
+    print(*plan(beside, size.event, imported + enrolled), sep="\n")
     for one_call in passed:
         print(
             f"{one_call.name}: {one_call.direct:.0f} µs straight;"

@@ -25,10 +25,10 @@ select is((select has_contacts from pgdrip.shard_identity()), true, 'it says tha
 create temp table hashes as select pgdrip.config_hash() as hash;
 select pgdrip.apply_sender('{"name": "limited", "channel": "log", "rate_per_hour": 80}');
 select is(pgdrip.config_hash(), (select hash from hashes), 'a sender with limits is its shard''s alone');
-select is_empty($$select d from pgdrip.shared_definitions() as d where d::jsonb ->> 'name' = 'limited'$$, 'nobody else gets it');
+select is_empty($$select d from pgdrip.shared_definitions() as d where d.name = 'limited'$$, 'nobody else gets it');
 select pgdrip.apply_sender('{"name": "unlimited", "channel": "log"}');
 select isnt(pgdrip.config_hash(), (select hash from hashes), 'one without is everybody''s');
-select isnt_empty($$select d from pgdrip.shared_definitions() as d where d::jsonb ->> 'name' = 'unlimited'$$, 'who get it');
+select isnt_empty($$select d from pgdrip.shared_definitions() as d where d.name = 'unlimited'$$, 'who get it');
 
 update hashes set hash = pgdrip.config_hash();
 create temp table rules as select pgdrip.shared_rules() as rules;
