@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from commands import on, told
@@ -446,23 +448,44 @@ def test_a_sender_goes_where_it_is_and_its_group_along(
     assert "sender 'everywhere' has had no limits and is in every shard" in line
 
 
+@pytest.fixture
+def operator(server: Databases) -> Iterator[str]:
+    """A login that is an operator and nothing more."""
+    name = f"router_{uuid4().hex}"
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        db.execute(f"create role {name} login in role pgdrip_operator".encode())
+        yield name
+        db.execute(f"drop role {name}".encode())
+
+
 def test_a_new_shard_follows_the_others_and_is_empty_until_something_moves(
-    server: Databases,
+    server: Databases, operator: str
 ) -> None:
+    """The router logs in as an operator; who adds a shard and moves, as its owner."""
     with cluster(server, shards=1) as found, server.clone() as late:
         found.shards[1].execute("select pgdrip.apply_sequence(%s)", [Jsonb(WARM)])
         contacts = [found.lead(number) for number in range(5)]
-        done = found.pgdrip("shard", "add", "7", late)
+        dsn = make_conninfo(late, user=operator)
+        assert told(found.pgdrip("shard", "add", "7", dsn), 8)
+        owner = ["--user", "postgres"]
+        done = found.pgdrip("shard", "add", "7", dsn, *owner)
         assert done.exit_code == 0, done.stderr
-        assert (done.exit_code, done.stdout) == (0, "shard 7 is new\n")
-        rows = json.loads(found.pgdrip("shard", "status", "--json").stdout)
+        rows = json.loads(found.pgdrip("shard", "status", "--json", *owner).stdout)
         assert [(row["shard"], row["buckets"]) for row in rows] == [(1, 1024), (7, 0)]
         assert len({row["config"] for row in rows}) == 1
-        done = found.pgdrip("shard", "move", "0-1023", "--to", "7", "--json")
+        done = found.pgdrip("shard", "move", "0-1023", "--to", "7", "--json", *owner)
         moved = json.loads(done.stdout)
         assert sum(one["contacts"] for one in moved) == 5
         assert [found.lead(number) for number in range(5)] == contacts
-        assert found.lead(99) >> 40 == 7
+        both = found.lead(99, p_email="jane@example.com")
+        assert both >> 40 == 7
+        assert (
+            found.ask("select pgdrip.record_reply('log', %s, 'STOP')", [phone(99)]) == 0
+        )
+        assert not found.ask("select pgdrip.record_receipt('log', 'ref', 'read')")
+        assert found.ask("select pgdrip.erase_contact(%s, 'asked to')", [both])
+        assert found.ask("select due_now from pgdrip.queue_health") == 0
+        assert every(found.router, "select * from pgdrip.check()") == []
         assert told(found.pgdrip("shard", "add", "8", late), 1).startswith(
             "this database is shard 7 and in use"
         )

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from pgdrip import definitions, router
@@ -87,15 +88,24 @@ async def connect(shard: Shard) -> Engine:
         raise type(error)(f"shard {shard.shard}: {error.message}", hint=hint) from error
 
 
-async def shard_map(engine: Engine) -> list[Shard]:
-    """Every shard, in the order they were added; raises UsageError off a router."""
+async def shard_map(engine: Engine, *, user: str | None = None) -> list[Shard]:
+    """Every shard, in the order they were added, for `user` in place of the map's.
+
+    Raises UsageError off a router.
+    """
     try:
         answer = await engine.ask(MAP)
     except SchemaMismatch as error:
         raise UsageError(
             "this database is no router", hint="pgdrip shard init makes one"
         ) from error
-    return [Shard(**row) for row in answer.records()]
+    return [
+        Shard(**row | {"dsn": _login(row["dsn"], user)}) for row in answer.records()
+    ]
+
+
+def _login(dsn: str, user: str | None) -> str:
+    return make_conninfo(dsn, user=user) if user else dsn
 
 
 @asynccontextmanager
@@ -110,14 +120,14 @@ async def identity(engine: Engine) -> Identity:
     return Identity(**row)
 
 
-async def init(dsn: str) -> int:
+async def init(dsn: str, *, user: str | None = None) -> int:
     """Make an empty database the router, or bring one to this version.
 
     Returns how many shards it has; from the first that answers it takes its functions.
     """
     router.install(dsn, None)
     async with await Engine.connect(dsn) as engine:
-        shards = await shard_map(engine)
+        shards = await shard_map(engine, user=user)
     if shards:
         async with await connect(shards[0]) as first:
             catalog = (await first.ask(value_of("api_catalog"))).value
@@ -125,7 +135,9 @@ async def init(dsn: str) -> int:
     return len(shards)
 
 
-async def add(dsn: str, number: int, shard_dsn: str) -> bool:
+async def add(
+    dsn: str, number: int, shard_dsn: str, *, user: str | None = None
+) -> bool:
     """Take a migrated database into the map, with the configuration of the others.
 
     As long as nobody has a contact the buckets are spread evenly; after that a new
@@ -138,8 +150,8 @@ async def add(dsn: str, number: int, shard_dsn: str) -> bool:
             hint="use a passfile of the router's server, or certificates",
         )
     async with await Engine.connect(dsn, writable=True) as engine:
-        before = await shard_map(engine)
-        new = Shard(number, shard_dsn, 0, [])
+        before = await shard_map(engine, user=user)
+        new = Shard(number, _login(shard_dsn, user), 0, [])
         async with await connect(new) as one:
             own = await identity(one)
             key = (await engine.ask(value_of("shared_key"))).value or own.address_key
@@ -280,9 +292,11 @@ async def _suppress(source: Engine, target: Engine) -> None:
             )
 
 
-async def status(engine: Engine, *, count: bool) -> list[State]:
+async def status(
+    engine: Engine, *, count: bool, user: str | None = None
+) -> list[State]:
     """What each shard says; one that is down stops none of the others."""
-    shards = await shard_map(engine)
+    shards = await shard_map(engine, user=user)
     owners = {}
     if count:
         found = await engine.ask(rows_of("bucket_owners"))

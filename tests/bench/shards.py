@@ -277,8 +277,9 @@ def plan(step: Cost, event: float, person: float) -> Iterator[str]:
         shards = math.ceil(rate / A_SHARD)
         runners = math.ceil(rate * LATENCY / SLOTS)
         cores = rate * (step.cpu + person / OF_A_PERSON) / 1e6
+        digits = 1 if cores > 1 else 2
         yield (
-            f"| {rate:,} | {a_day / 1e6:,.0f} M | {shards} | {cores:,.{1 if cores > 1 else 2}f}"
+            f"| {rate:,} | {a_day / 1e6:,.0f} M | {shards} | {cores:,.{digits}f}"
             f" | {rate * step.wal / 1e6:,.1f} MB/s, {a_day * step.wal / 1e9:,.0f} GB"
             f" | {a_day * event / 1e9:,.0f} GB | {runners:,}"
             f" | {2 * math.ceil(runners / shards)} |"

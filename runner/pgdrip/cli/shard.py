@@ -44,6 +44,14 @@ class _Buckets(click.ParamType[list[int]]):
         return found
 
 
+user_option = click.option(
+    "--user",
+    metavar="ROLE",
+    help="Who logs in to the shards, with the rights of their owner.  [default: as the"
+    " router does]",
+)
+
+
 @click.group()
 def shard() -> None:
     """Spread contacts over several databases, behind a router made with PL/Proxy.
@@ -53,22 +61,30 @@ def shard() -> None:
 
 
 @shard.command()
+@user_option
 @json_option
 @click.pass_obj
-def init(dsn: str | None, as_json: bool) -> None:
+def init(dsn: str | None, user: str | None, as_json: bool) -> None:
     """Make an empty database the router; after an upgrade of the shards, renew it."""
-    found = asyncio.run(shards.init(database(dsn)))
+    found = asyncio.run(shards.init(database(dsn), user=user))
     click.echo(to_json({"shards": found}) if as_json else count(found, "shard"))
 
 
 @shard.command()
 @click.argument("number", type=click.IntRange(0, 8191), metavar="SHARD")
 @click.argument("shard_dsn", metavar="DSN")
+@user_option
 @json_option
 @sql_option
 @click.pass_obj
 def add(
-    dsn: str | None, *, number: int, shard_dsn: str, as_json: bool, show_sql: bool
+    dsn: str | None,
+    *,
+    number: int,
+    shard_dsn: str,
+    user: str | None,
+    as_json: bool,
+    show_sql: bool,
 ) -> None:
     """Take a migrated database in as number SHARD, or say how to connect to it.
 
@@ -81,7 +97,7 @@ def add(
         query = value_of("add_shard", shard=number, dsn=shard_dsn, address_key=key)
         _statement("router", query)
         return
-    is_new = asyncio.run(shards.add(database(dsn), number, shard_dsn))
+    is_new = asyncio.run(shards.add(database(dsn), number, shard_dsn, user=user))
     told = f"shard {number} is new" if is_new else f"shard {number} was there"
     click.echo(to_json({"shard": number, "is_new": is_new}) if as_json else told)
 
@@ -97,9 +113,12 @@ def _statement(where: str, query: object) -> None:
     metavar="[FILE…]",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
+@user_option
 @json_option
 @click.pass_obj
-def apply(dsn: str | None, files: Sequence[Path], as_json: bool) -> None:
+def apply(
+    dsn: str | None, files: Sequence[Path], user: str | None, as_json: bool
+) -> None:
     """Publish YAML files in the shards that need them; then make the shards agree.
 
     What has limits, and the senders of a group together, live in one shard; all else is
@@ -108,7 +127,7 @@ def apply(dsn: str | None, files: Sequence[Path], as_json: bool) -> None:
     found = definitions.load(files)
 
     async def work(engine: Engine) -> tuple[list[Any], list[int]]:
-        known = await shards.shard_map(engine)
+        known = await shards.shard_map(engine, user=user)
         applied = await shards.apply(known, found) if found else []
         return applied, await shards.sync(known)
 
@@ -130,10 +149,13 @@ def apply(dsn: str | None, files: Sequence[Path], as_json: bool) -> None:
 
 @shard.command()
 @click.option("--count", "is_counted", is_flag=True, help="Count contacts, too.")
+@user_option
 @json_option
 @sql_option
 @click.pass_obj
-def status(dsn: str | None, is_counted: bool, as_json: bool, show_sql: bool) -> None:
+def status(
+    dsn: str | None, is_counted: bool, user: str | None, as_json: bool, show_sql: bool
+) -> None:
     """Every shard: whether it answers, its buckets, and whether they agree.
 
     Exit 4 if one does not answer, 7 if one differs from the first.
@@ -141,7 +163,9 @@ def status(dsn: str | None, is_counted: bool, as_json: bool, show_sql: bool) -> 
     if show_sql:
         click.echo(shards.MAP)
         return
-    found = with_engine(dsn, lambda engine: shards.status(engine, count=is_counted))
+    found = with_engine(
+        dsn, lambda engine: shards.status(engine, count=is_counted, user=user)
+    )
     hashes = [one.config_hash for one in found if one.config_hash]
     rows = [_row(one) for one in found]
     columns = ["shard", "database", "buckets", "moving", "contacts", "config", "state"]
@@ -188,6 +212,7 @@ def _row(one: State) -> tuple[Any, ...]:
     show_default=True,
     help="For what runners have in hand.",
 )
+@user_option
 @json_option
 @sql_option
 @click.pass_obj
@@ -198,6 +223,7 @@ def move(
     to: int | None,
     resume: bool,
     wait: Any,
+    user: str | None,
     as_json: bool,
     show_sql: bool,
 ) -> None:
@@ -216,7 +242,7 @@ def move(
         return
 
     async def work(engine: Engine) -> list[dict[str, int]]:
-        known = {one.shard: one for one in await shards.shard_map(engine)}
+        known = {one.shard: one for one in await shards.shard_map(engine, user=user)}
         done = []
         async for bucket, one in _moves(engine, buckets, to):
             contacts = 0
