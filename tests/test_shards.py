@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from commands import on, told
 from databases import Databases
-from sharding import Cluster, cluster, phone
+from sharding import Cluster, bucket_of, cluster, phone, phones_in
 from stage import every, one
 
 DEFINITIONS = """\
@@ -473,11 +473,14 @@ def test_a_new_shard_follows_the_others_and_is_empty_until_something_moves(
         rows = json.loads(found.pgdrip("shard", "status", "--json", *owner).stdout)
         assert [(row["shard"], row["buckets"]) for row in rows] == [(1, 1024), (7, 0)]
         assert len({row["config"] for row in rows}) == 1
-        done = found.pgdrip("shard", "move", "0-1023", "--to", "7", "--json", *owner)
+        buckets = {bucket_of(phone(number)) for number in range(5)}
+        listed = ",".join(map(str, buckets))
+        done = found.pgdrip("shard", "move", listed, "--to", "7", "--json", *owner)
         moved = json.loads(done.stdout)
         assert sum(one["contacts"] for one in moved) == 5
         assert [found.lead(number) for number in range(5)] == contacts
-        both = found.lead(99, p_email="jane@example.com")
+        new = phones_in(bucket_of(phone(0)), 2)[1]
+        both = found.lead(0, p_phone=new, p_email="jane@example.com")
         assert both >> 40 == 7
         assert (
             found.ask("select pgdrip.record_reply('log', %s, 'STOP')", [phone(99)]) == 0
