@@ -32,11 +32,13 @@ GIVEN = {
     "gowa_secrets": "NOT_SET",
     "keep": "400d",
     "looks": "1",
+    "number": "1",
     "outcome": "sent",
     "pool": "default",
     "reason": "asked to",
     "sequence": "WARM Sequence",
     "sender": "device-0001",
+    "shard_dsn": "host=127.0.0.1 port=1 dbname=nothing",
     "shell": "bash",
     "token": "1",
 }

@@ -13,11 +13,11 @@ from pgdrip import move as moving
 from pgdrip.cli.ask import json_option, sql_option, to_json
 from pgdrip.cli.database import database, with_engine
 from pgdrip.cli.types import SPAN
-from pgdrip.console import complain, count, table
+from pgdrip.console import complain, count, echo, table
 from pgdrip.engine import Engine, parsed
 from pgdrip.errors import InvariantViolated, UsageError
 from pgdrip.move import Move
-from pgdrip.query import value_of
+from pgdrip.query import Call, value_of
 from pgdrip.shards import State
 
 BUCKETS = 1024
@@ -92,9 +92,10 @@ def add(
     has a contact; after that `pgdrip shard move` brings some.
     """
     if show_sql:
-        key = b"\0" * 32
-        _statement("the shard", value_of("set_shard", shard=number, address_key=key))
-        query = value_of("add_shard", shard=number, dsn=shard_dsn, address_key=key)
+        shared = Call("shared_key", {})
+        set_ = value_of("set_shard", shard=number, address_key=shared)
+        _statement("the shard, with the key that the router tells", set_)
+        query = value_of("add_shard", shard=number, dsn=shard_dsn, address_key=shared)
         _statement("router", query)
         return
     is_new = asyncio.run(shards.add(database(dsn), number, shard_dsn, user=user))
@@ -103,7 +104,7 @@ def add(
 
 
 def _statement(where: str, query: object) -> None:
-    click.echo(f"-- {where}\n{query}")
+    echo(f"-- {where}\n{query}")
 
 
 @shard.command()
@@ -161,7 +162,7 @@ def status(
     Exit 4 if one does not answer, 7 if one differs from the first.
     """
     if show_sql:
-        click.echo(shards.MAP)
+        echo(shards.MAP)
         return
     found = with_engine(
         dsn, lambda engine: shards.status(engine, count=is_counted, user=user)
