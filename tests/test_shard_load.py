@@ -79,6 +79,9 @@ def test_ten_thousand_messages_go_out_once_each_whatever_happens(
                 options = ["--name", f"runner-{number}-{runner}", "--lease", "6"]
                 options += ["--timeout", "2", "--per-sender", "1000"]
                 stack.enter_context(pgdrip_run(dsn, *options))
+        # One that finds no database when it starts ends.
+        runners = RUNNERS_OF_A_SHARD * len(three.dsns)
+        until(lambda: three.sums("select count(*) from pgdrip.runners") == runners)
         for first in range(0, PEOPLE - LATE, BATCH):
             three.enroll([phone(n) for n in range(first, first + BATCH)])
         assert live(three) > 0
