@@ -152,12 +152,16 @@ begin
     v_capacities := v_wheel.capacities;
     v_shortfalls := v_wheel.shortfalls;
     exit when v_ids is null;
-    -- Successive multiples of the golden ratio fill [0, 1) evenly, whatever their number.
     v_drawn := v_drawn || array(
+      -- Each choice is made once, whatever the plan. Successive multiples of the golden
+      -- ratio fill [0, 1) evenly, whatever their number.
+      with choices as materialized (
+        select c.choice, mod(c.choice * 0.6180339887498948482, 1) as point
+          from (select nextval('pgdrip.assignment_seq') as choice
+                  from generate_series(1, p_count - cardinality(v_drawn))) as c
+      )
       select s.sender_id
-        from (select c.choice, mod(c.choice * 0.6180339887498948482, 1) as point
-                from (select nextval('pgdrip.assignment_seq') as choice
-                        from generate_series(1, p_count - cardinality(v_drawn))) as c) as c
+        from choices as c
        cross join lateral (
          select case
            when c.choice - v_wheel.first_choice <= v_shortfalls[cardinality(v_ids)]
@@ -166,9 +170,11 @@ begin
            else width_bucket(
              floor(c.point * v_capacities[cardinality(v_ids)])::bigint, v_capacities)
            end as place) as w
-        join pgdrip.senders as s on s.sender_id = v_ids[w.place + 1]
-       where s.status = 'active'
-         and (s.health = 'healthy' or v_wheel.wheel_id is null and s.health = 'down'));
+       cross join lateral (
+         select s.sender_id from pgdrip.senders as s
+          where s.sender_id = v_ids[w.place + 1] and s.status = 'active'
+            and (s.health = 'healthy' or v_wheel.wheel_id is null and s.health = 'down')
+         offset 0) as s);
     exit when cardinality(v_drawn) = p_count;
   end loop;
   return v_drawn;
@@ -180,26 +186,25 @@ comment on function pgdrip.draw_senders(text, text, integer) is
 
 create or replace function pgdrip.choose_senders(p_pools text[], p_channels text[])
   returns bigint[]
-  language sql
+  language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
-  with wanted as materialized (
-    select i.ord, i.pool, i.channel,
-           row_number() over (partition by i.pool, i.channel order by i.ord) as place
-      from unnest(p_pools, p_channels) with ordinality as i(pool, channel, ord)
-  ),
-  drawn as materialized (
-    select w.pool, w.channel,
-           pgdrip.draw_senders(w.pool, w.channel, max(w.place)::integer) as sender_ids
-      from wanted as w where w.pool is not null group by w.pool, w.channel
-  ),
-  each_drawn as materialized (
-    select d.pool, d.channel, s.sender_id, s.place
-      from drawn as d, unnest(d.sender_ids) with ordinality as s(sender_id, place)
-  )
-  select array_agg(d.sender_id order by w.ord)
-    from wanted as w left join each_drawn as d using (pool, channel, place)
+begin
+  return (
+    with wanted as materialized (
+      select i.ord, i.pool, i.channel,
+             row_number() over (partition by i.pool, i.channel order by i.ord) as place
+        from unnest(p_pools, p_channels) with ordinality as i(pool, channel, ord)
+    ),
+    drawn as materialized (
+      select w.pool, w.channel,
+             pgdrip.draw_senders(w.pool, w.channel, max(w.place)::integer) as sender_ids
+        from wanted as w where w.pool is not null group by w.pool, w.channel
+    )
+    select array_agg(d.sender_ids[w.place] order by w.ord)
+      from wanted as w left join drawn as d using (pool, channel));
+end
 $$;
 
 comment on function pgdrip.choose_senders(text[], text[]) is

@@ -29,78 +29,104 @@ create or replace function pgdrip.entries(
   p_now       timestamptz
 )
   returns setof pgdrip.entry
-  language sql
+  language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select c.contact_id, q.sequence_id, case when not u.is_used then t.trigger_id end,
-         q.version_id, coalesce(l.run, 0) + 1,
-         case when l.status = 'active' then l.enrollment_id end,
-         case
-           when q.version_id is null or q.status in ('draft', 'archived') then 'not_usable'
-           when q.pool <> c.pool then 'other_pool'
-           when l.status = 'active' then 'live'
-           when a.recipient is null then 'no_address'
-           when exists (select from pgdrip.suppressions as s
-                         where s.address in (a.recipient, lower(a.recipient))) then 'suppressed'
-           when i.trigger_id is not null and u.is_used then 'used_trigger'
-           when l.ended_at is not null and q.reentry_after is null then 'ended'
-           when w.allowed_at > p_now then 'too_soon'
-         end,
-         w.allowed_at
-    from unnest(p_contacts, p_sequences, p_triggers)
-           as i(contact_id, sequence_id, trigger_id)
-    join pgdrip.contacts as c using (contact_id)
-    join pgdrip.sequences as q using (sequence_id)
-    join pgdrip.channels as h on h.channel = q.channel
-    left join pgdrip.contact_triggers as t
-           on t.contact_id = c.contact_id and t.trigger = q.trigger
-    left join lateral (
-      select e.enrollment_id, e.run, e.status, e.ended_at from pgdrip.enrollments as e
-       where e.contact_id = c.contact_id and e.sequence_id = q.sequence_id
-       order by e.run desc limit 1) as l on true,
-    lateral (select pgdrip.recipient(h.address, c.phone, c.email)) as a(recipient),
-    -- Of a live run the end is not known: looked at again when it could have ended.
-    lateral (select pgdrip.after_span(
-      case when l.status = 'active' then p_now else l.ended_at end,
-      case when l.status <> 'active' then q.reentry_after
-           when q.reentry_after is not null
-           then greatest(q.reentry_after, interval '1 hour') end, 'UTC')) as w(allowed_at),
-    lateral (select exists (
-      select from pgdrip.enrollments as e
-       where e.contact_id = c.contact_id and e.sequence_id = q.sequence_id
-         and e.trigger_id = t.trigger_id)) as u(is_used)
+begin
+  return query
+    select c.contact_id, q.sequence_id, t.unused_id, q.version_id, coalesce(l.run, 0) + 1,
+           case when l.status = 'active' then l.enrollment_id end, o.obstacle, w.allowed_at,
+           q.pool, q.channel, coalesce(c.timezone, 'UTC'),
+           -- The one it prefers, else the last it had, if in service.
+           case when o.obstacle is null then coalesce(
+             (select s.sender_id from pgdrip.senders as s
+               where s.sender_id = c.sender_id and s.pool = q.pool and s.channel = q.channel
+                 and s.status = 'active' and s.health <> 'blocked'),
+             (select e.sender_id from pgdrip.enrollments as e
+               where e.contact_id = c.contact_id and exists (
+                 -- By offset 0 it is asked for this one, not joined with all of the channel.
+                 select from pgdrip.senders as s
+                  where s.sender_id = e.sender_id and s.pool = q.pool
+                    and s.channel = q.channel and s.status = 'active'
+                    and s.health <> 'blocked' offset 0)
+               order by e.enrolled_at desc limit 1)) end
+      from unnest(p_contacts, p_sequences, p_triggers)
+             as i(contact_id, sequence_id, trigger_id)
+      join pgdrip.contacts as c using (contact_id)
+      join pgdrip.sequences as q using (sequence_id)
+      join pgdrip.channels as h on h.channel = q.channel
+      left join lateral (
+        select e.enrollment_id, e.run, e.status, e.ended_at from pgdrip.enrollments as e
+         where e.contact_id = c.contact_id and e.sequence_id = q.sequence_id
+         order by e.run desc limit 1) as l on true,
+      lateral (select pgdrip.recipient(h.address, c.phone, c.email) offset 0) as a(recipient),
+      lateral (
+        select case when l.run is null or not exists (
+          select from pgdrip.enrollments as e
+           where e.contact_id = c.contact_id and e.sequence_id = q.sequence_id
+             and e.trigger_id = k.trigger_id) then k.trigger_id end
+          from (select coalesce(i.trigger_id, (
+            select t.trigger_id from pgdrip.contact_triggers as t
+             where t.contact_id = c.contact_id and t.trigger = q.trigger))) as k(trigger_id)
+        offset 0) as t(unused_id),
+      -- Of a live run the end is not known: looked at again when it could have ended.
+      lateral (select case when l.run is not null then pgdrip.after_span(
+        case when l.status = 'active' then p_now else l.ended_at end,
+        case when l.status <> 'active' then q.reentry_after
+             when q.reentry_after is not null
+             then greatest(q.reentry_after, interval '1 hour') end, 'UTC') end
+        offset 0) as w(allowed_at),
+      lateral (select case
+        when q.version_id is null or q.status in ('draft', 'archived') then 'not_usable'
+        when q.pool <> c.pool then 'other_pool'
+        when l.status = 'active' then 'live'
+        when a.recipient is null then 'no_address'
+        when exists (select from pgdrip.suppressions as s
+                      where s.address in (a.recipient, lower(a.recipient))) then 'suppressed'
+        when i.trigger_id is not null and t.unused_id is null then 'used_trigger'
+        when l.ended_at is not null and q.reentry_after is null then 'ended'
+        when w.allowed_at > p_now then 'too_soon'
+      end offset 0) as o(obstacle);
+end
 $$;
 
 comment on function pgdrip.entries(bigint[], bigint[], bigint[], timestamptz) is
-  'Private: for each contact and sequence whether the one may enter the other; a trigger id says that a word asks for it';
+  'Private: for each contact and sequence whether the one may enter the other, and with which sender it is or wants to be; a trigger id says that a word asks for it';
 
-create or replace function pgdrip.known_senders(p_entries pgdrip.entry[])
-  returns bigint[]
-  language sql
-  stable
+create or replace function pgdrip.admissions(
+  p_entries  pgdrip.entry[],
+  p_start_at timestamptz
+)
+  returns setof pgdrip.admission
+  language plpgsql
+  volatile
   set search_path = pg_catalog, pg_temp
 as $$
-  select array_agg(coalesce(p.sender_id, k.sender_id) order by i.ord)
-    from unnest(p_entries) with ordinality as i(contact_id, sequence_id, trigger_id,
-           version_id, run, enrollment_id, obstacle, allowed_at, ord)
-    join pgdrip.contacts as c using (contact_id)
-    join pgdrip.sequences as q using (sequence_id)
-    left join pgdrip.senders as p
-           on p.sender_id = c.sender_id and p.pool = q.pool and p.channel = q.channel
-          and p.status = 'active' and p.health <> 'blocked'
-    left join lateral (
-      select e.sender_id from pgdrip.enrollments as e
-       where e.contact_id = c.contact_id and exists (
-         -- By offset 0 it is asked for this one sender, not joined with all of the channel.
-         select from pgdrip.senders as s
-          where s.sender_id = e.sender_id and s.pool = q.pool and s.channel = q.channel
-            and s.status = 'active' and s.health <> 'blocked' offset 0)
-       order by e.enrolled_at desc limit 1) as k on true
+declare
+  v_chosen bigint[];
+begin
+  select pgdrip.choose_senders(array_agg(case when i.sender_id is null then i.pool end),
+                               array_agg(i.channel))
+    into v_chosen from unnest(p_entries) as i;
+  return query
+    with starts as materialized (
+      -- Who is in one zone starts at one time.
+      select g.version_id, g.timezone, s.number as step,
+             pgdrip.step_due_at(p_start_at, s, 0, v.send_window, g.timezone) as due_at
+        from (select distinct i.version_id, i.timezone from unnest(p_entries) as i) as g
+        join pgdrip.sequence_versions as v using (version_id)
+        join pgdrip.steps as s on s.version_id = v.version_id and s.number = v.first_step
+    )
+    select nextval('pgdrip.enrollments_enrollment_id_seq'), i.contact_id, i.sequence_id,
+           i.version_id, i.run, coalesce(i.sender_id, i.unnest), i.trigger_id, s.step, s.due_at
+      from rows from (unnest(p_entries), unnest(v_chosen)) as i
+      join starts as s using (version_id, timezone);
+end
 $$;
 
-comment on function pgdrip.known_senders(pgdrip.entry[]) is
-  'Private: the sender each contact prefers or already has; NULL: none in service';
+comment on function pgdrip.admissions(pgdrip.entry[], timestamptz) is
+  'Private: what entries without obstacle become: their sender, first step and when it is due, with numbers of their own';
 
 create or replace function pgdrip.admit(
   p_entries  pgdrip.entry[],
@@ -113,45 +139,22 @@ create or replace function pgdrip.admit(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_senders bigint[] := pgdrip.known_senders(p_entries);
-  v_chosen  bigint[];
-  v_ids     bigint[];
+  v_new pgdrip.admission[] := array(
+    select a from pgdrip.admissions(p_entries, coalesce(p_start_at, p_now)) as a);
 begin
-  select pgdrip.choose_senders(
-           array_agg(case when s.sender_id is null then q.pool end order by i.ord),
-           array_agg(case when s.sender_id is null then q.channel end order by i.ord))
-    into v_chosen
-    from unnest(p_entries) with ordinality as i(contact_id, sequence_id, trigger_id,
-           version_id, run, enrollment_id, obstacle, allowed_at, ord)
-    join unnest(v_senders) with ordinality as s(sender_id, ord) using (ord)
-    join pgdrip.sequences as q using (sequence_id);
-
-  with added as (
-    insert into pgdrip.enrollments
-      (contact_id, sequence_id, version_id, run, sender_id, trigger_id, enrolled_at)
-    select i.contact_id, i.sequence_id, i.version_id, i.run,
-           coalesce(v_senders[i.ord], v_chosen[i.ord]), i.trigger_id, p_now
-      from unnest(p_entries) with ordinality as i(contact_id, sequence_id, trigger_id,
-             version_id, run, enrollment_id, obstacle, allowed_at, ord)
-     order by i.ord
-    returning enrollment_id
-  )
-  select array_agg(a.enrollment_id order by a.enrollment_id) into v_ids from added as a;
-
+  insert into pgdrip.enrollments
+    (enrollment_id, contact_id, sequence_id, version_id, run, sender_id, trigger_id,
+     enrolled_at)
+  overriding system value
+  select i.enrollment_id, i.contact_id, i.sequence_id, i.version_id, i.run, i.sender_id,
+         i.trigger_id, p_now from unnest(v_new) as i;
   insert into pgdrip.due (enrollment_id, sender_id, step, due_at, parked_reason)
-  select e.enrollment_id, e.sender_id, s.number,
-         pgdrip.step_due_at(coalesce(p_start_at, p_now), s, 0, v.send_window, c.timezone),
-         case when e.sender_id is null then 'no_sender' end
-    from pgdrip.enrollments as e
-    join pgdrip.contacts as c using (contact_id)
-    join pgdrip.sequence_versions as v using (version_id)
-    join pgdrip.steps as s on s.version_id = v.version_id and s.number = v.first_step
-   where e.enrollment_id = any (v_ids);
-
+  select i.enrollment_id, i.sender_id, i.step, i.due_at,
+         case when i.sender_id is null then 'no_sender' end from unnest(v_new) as i;
   insert into pgdrip.wakes (sender_id, due_at)
-  select d.sender_id, min(d.due_at) from pgdrip.due as d
-   where d.enrollment_id = any (v_ids) and d.sender_id is not null group by d.sender_id;
-  return query select unnest(v_ids);
+  select i.sender_id, min(i.due_at) from unnest(v_new) as i
+   where i.sender_id is not null group by i.sender_id;
+  return query select i.enrollment_id from unnest(v_new) as i;
 end
 $$;
 
@@ -168,6 +171,13 @@ create or replace function pgdrip.enroll(
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
+  set random_page_cost = 1.1
+  set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_sequence pgdrip.sequences;
@@ -275,9 +285,17 @@ create or replace function pgdrip.add_trigger(p_contact bigint, p_trigger text)
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
+  set random_page_cost = 1.1
+  set jit = off
+  set max_parallel_workers_per_gather = 0
 as $$
 declare
-  v_trigger bigint;
+  v_word pgdrip.contact_triggers;
+  v_now  timestamptz;
 begin
   perform pgdrip.assert_given('p_trigger', p_trigger);
   if not pgdrip.is_word(p_trigger) then
@@ -286,11 +304,18 @@ begin
       using errcode = '22023', hint = 'Add several words by several calls.';
   end if;
   perform pgdrip.lock_contact(p_contact);
-  insert into pgdrip.contact_triggers (contact_id, trigger) values (p_contact, p_trigger)
-  on conflict do nothing;
-  select t.trigger_id into v_trigger from pgdrip.contact_triggers as t
-   where t.contact_id = p_contact and t.trigger = p_trigger;
-  return query select pgdrip.enter_by_trigger(array[v_trigger], pgdrip.clock());
+  v_now := pgdrip.clock();
+  -- What is looked at here needs no sweep.
+  insert into pgdrip.contact_triggers as t (contact_id, trigger, sweep_at)
+  values (p_contact, p_trigger, case when not exists (
+    select from pgdrip.sequences as q
+     where q.trigger = p_trigger and q.status in ('active', 'paused')) then v_now end)
+  on conflict do nothing returning t.* into v_word;
+  if not found then
+    select t.* into v_word from pgdrip.contact_triggers as t
+     where t.contact_id = p_contact and t.trigger = p_trigger for no key update;
+  end if;
+  return query select pgdrip.enter_by_trigger(array[v_word], v_now);
 end
 $$;
 
@@ -316,7 +341,10 @@ $$;
 comment on function pgdrip.remove_trigger(bigint, text) is
   'Takes a word off a contact; ends no enrollment; false: it was not there; 22004, MD001';
 
-create or replace function pgdrip.enter_by_trigger(p_triggers bigint[], p_now timestamptz)
+create or replace function pgdrip.enter_by_trigger(
+  p_words pgdrip.contact_triggers[],
+  p_now   timestamptz
+)
   returns setof bigint
   language plpgsql
   volatile
@@ -326,35 +354,34 @@ declare
   v_entries pgdrip.entry[];
 begin
   select array_agg(n) into v_entries
-    from (select array_agg(t.contact_id) as contacts, array_agg(q.sequence_id) as sequences,
-                 array_agg(t.trigger_id) as triggers
-            from pgdrip.contact_triggers as t
-            join pgdrip.sequences as q using (trigger)
-           where t.trigger_id = any (p_triggers)) as w,
+    from (select array_agg(i.contact_id) as contacts, array_agg(q.sequence_id) as sequences,
+                 array_agg(i.trigger_id) as triggers
+            from unnest(p_words) as i join pgdrip.sequences as q using (trigger)) as w,
          lateral pgdrip.entries(w.contacts, w.sequences, w.triggers, p_now) as n;
 
-  perform from pgdrip.contact_triggers as t where t.trigger_id = any (p_triggers)
-    order by t.trigger_id for no key update;
   update pgdrip.contact_triggers as t
      set sweep_at = w.sweep_at
-    from (select i.trigger_id, min(n.allowed_at) as sweep_at
-            from unnest(p_triggers) as i(trigger_id)
-            left join unnest(v_entries) as n
-                   on n.trigger_id = i.trigger_id and n.obstacle in ('live', 'too_soon')
+    from (select i.trigger_id, min(i.sweep_at) as sweep_at
+            from (select u.trigger_id, null::timestamptz as sweep_at
+                    from unnest(p_words) as u
+                   where u.trigger in (select q.trigger from pgdrip.sequences as q
+                                        where q.status in ('active', 'paused'))
+                  union all
+                  select n.trigger_id, n.allowed_at from unnest(v_entries) as n
+                   where n.obstacle in ('live', 'too_soon')) as i
            group by i.trigger_id) as w
-   where t.trigger_id = w.trigger_id
-     and exists (select from pgdrip.sequences as q
-                  where q.trigger = t.trigger and q.status in ('active', 'paused'));
+   where t.trigger_id = w.trigger_id and t.sweep_at is distinct from w.sweep_at;
 
-  return query
-    select a from pgdrip.admit(
-      array(select n from unnest(v_entries) as n where n.obstacle is null
-             order by n.contact_id, n.sequence_id), null, p_now) as a;
+  v_entries := array(select n from unnest(v_entries) as n where n.obstacle is null
+                      order by n.contact_id, n.sequence_id);
+  if v_entries <> '{}' then
+    return query select a from pgdrip.admit(v_entries, null, p_now) as a;
+  end if;
 end
 $$;
 
-comment on function pgdrip.enter_by_trigger(bigint[], timestamptz) is
-  'Private: what trigger rows, whose contacts are locked, start now; returns the enrollments';
+comment on function pgdrip.enter_by_trigger(pgdrip.contact_triggers[], timestamptz) is
+  'Private: what words start now that are locked and whose contacts are; returns the enrollments';
 
 create or replace function pgdrip.enroll_waiting(p_limit integer default 1000)
   returns integer
@@ -362,8 +389,11 @@ create or replace function pgdrip.enroll_waiting(p_limit integer default 1000)
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_custom_plan
+  set plan_cache_mode = force_generic_plan
   set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
+  set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
 as $$
@@ -372,7 +402,7 @@ declare
   v_at     timestamptz := timestamptz 'epoch';
   v_id     bigint := 0;
   v_found  bigint[];
-  v_locked bigint[];
+  v_words  pgdrip.contact_triggers[];
   v_done   integer := 0;
 begin
   perform pgdrip.assert_given('p_limit', p_limit);
@@ -395,17 +425,12 @@ begin
                 order by t.sweep_at, t.trigger_id limit p_limit - v_done) as t
              order by t.sweep_at, t.trigger_id limit p_limit - v_done) as w;
     exit when v_found is null;
-    -- A contact that somebody else has locked stays for the next sweep.
-    v_locked := array(
-      select c.contact_id from pgdrip.contacts as c
-       where c.contact_id in (select t.contact_id from pgdrip.contact_triggers as t
-                               where t.trigger_id = any (v_found))
-       order by c.contact_id for no key update skip locked);
-    v_done := v_done + (
-      select count(*) from pgdrip.enter_by_trigger(array(
-        select t.trigger_id from pgdrip.contact_triggers as t
-         where t.trigger_id = any (v_found) and t.contact_id = any (v_locked)
-           and t.sweep_at <= v_now), v_now));
+    -- What somebody else has locked stays for the next sweep.
+    v_words := array(
+      select t from pgdrip.contacts as c join pgdrip.contact_triggers as t using (contact_id)
+       where t.trigger_id = any (v_found) and t.sweep_at <= v_now
+         for no key update of c, t skip locked);
+    v_done := v_done + (select count(*) from pgdrip.enter_by_trigger(v_words, v_now));
     exit when v_done >= p_limit;
   end loop;
   return v_done;

@@ -487,7 +487,8 @@ create or replace function pgdrip.obstacle_of(p_obstacle text)
   set search_path = pg_catalog, pg_temp
 as $$
   select pgdrip.obstacle_text(
-    row(null, null, null, null, null, null, p_obstacle, null)::pgdrip.entry)
+    row(null, null, null, null, null, null, p_obstacle, null, null, null, null, null)
+      ::pgdrip.entry)
 $$;
 
 comment on function pgdrip.obstacle_of(text) is
