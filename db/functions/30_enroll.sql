@@ -94,40 +94,6 @@ $$;
 comment on function pgdrip.entries(bigint[], bigint[], bigint[], timestamptz) is
   'Private: for each contact and sequence whether the one may enter the other, and with which sender it is or wants to be; a trigger id says that a word asks for it';
 
-create or replace function pgdrip.admissions(
-  p_entries  pgdrip.entry[],
-  p_start_at timestamptz
-)
-  returns setof pgdrip.admission
-  language plpgsql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_chosen bigint[];
-begin
-  select pgdrip.choose_senders(array_agg(case when i.sender_id is null then i.pool end),
-                               array_agg(i.channel))
-    into v_chosen from unnest(p_entries) as i;
-  return query
-    with starts as materialized (
-      -- Who is in one zone starts at one time.
-      select g.version_id, g.timezone, s.number as step,
-             pgdrip.step_due_at(p_start_at, s, 0, v.send_window, g.timezone) as due_at
-        from (select distinct i.version_id, i.timezone from unnest(p_entries) as i) as g
-        join pgdrip.sequence_versions as v using (version_id)
-        join pgdrip.steps as s on s.version_id = v.version_id and s.number = v.first_step
-    )
-    select nextval('pgdrip.enrollments_enrollment_id_seq'), i.contact_id, i.sequence_id,
-           i.version_id, i.run, coalesce(i.sender_id, i.unnest), i.trigger_id, s.step, s.due_at
-      from rows from (unnest(p_entries), unnest(v_chosen)) as i
-      join starts as s using (version_id, timezone);
-end
-$$;
-
-comment on function pgdrip.admissions(pgdrip.entry[], timestamptz) is
-  'Private: what entries without obstacle become: their sender, first step and when it is due, with numbers of their own';
-
 create or replace function pgdrip.admit(
   p_entries  pgdrip.entry[],
   p_start_at timestamptz,
@@ -139,9 +105,28 @@ create or replace function pgdrip.admit(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_new pgdrip.admission[] := array(
-    select a from pgdrip.admissions(p_entries, coalesce(p_start_at, p_now)) as a);
+  v_chosen bigint[];
+  v_new    pgdrip.admission[];
 begin
+  select pgdrip.choose_senders(array_agg(case when i.sender_id is null then i.pool end),
+                               array_agg(i.channel))
+    into v_chosen from unnest(p_entries) as i;
+  v_new := array(
+    with starts as materialized (
+      -- Who is in one zone starts at one time.
+      select g.version_id, g.timezone, s.number as step,
+             pgdrip.step_due_at(coalesce(p_start_at, p_now), s, 0, v.send_window,
+                                g.timezone) as due_at
+        from (select distinct i.version_id, i.timezone from unnest(p_entries) as i) as g
+        join pgdrip.sequence_versions as v using (version_id)
+        join pgdrip.steps as s on s.version_id = v.version_id and s.number = v.first_step
+    )
+    select row(nextval('pgdrip.enrollments_enrollment_id_seq'), i.contact_id,
+               i.sequence_id, i.version_id, i.run, coalesce(i.sender_id, i.unnest),
+               i.trigger_id, s.step, s.due_at)::pgdrip.admission
+      from rows from (unnest(p_entries), unnest(v_chosen)) as i
+      join starts as s using (version_id, timezone));
+
   insert into pgdrip.enrollments
     (enrollment_id, contact_id, sequence_id, version_id, run, sender_id, trigger_id,
      enrolled_at)
@@ -175,6 +160,7 @@ create or replace function pgdrip.enroll(
   set enable_seqscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set join_collapse_limit = 1
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
@@ -289,6 +275,7 @@ create or replace function pgdrip.add_trigger(p_contact bigint, p_trigger text)
   set enable_seqscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set join_collapse_limit = 1
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
@@ -393,6 +380,7 @@ create or replace function pgdrip.enroll_waiting(p_limit integer default 1000)
   set enable_seqscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set join_collapse_limit = 1
   set random_page_cost = 1.1
   set jit = off
   set max_parallel_workers_per_gather = 0
@@ -427,7 +415,7 @@ begin
     exit when v_found is null;
     -- What somebody else has locked stays for the next sweep.
     v_words := array(
-      select t from pgdrip.contacts as c join pgdrip.contact_triggers as t using (contact_id)
+      select t from pgdrip.contact_triggers as t join pgdrip.contacts as c using (contact_id)
        where t.trigger_id = any (v_found) and t.sweep_at <= v_now
          for no key update of c, t skip locked);
     v_done := v_done + (select count(*) from pgdrip.enter_by_trigger(v_words, v_now));
