@@ -97,8 +97,8 @@ and d.due_at between o.floor_at and p_now
     Mutant(
         "triggers matched by substring",
         ENROLL,
-        "join pgdrip.sequences as q using (trigger)\n",
-        "join pgdrip.sequences as q on strpos(q.trigger, t.trigger) > 0\n",
+        "join pgdrip.sequences as q using (trigger)) as w",
+        "join pgdrip.sequences as q on strpos(q.trigger, i.trigger) > 0) as w",
         "tests/sql/30_enroll.sql::UTC",
     ),
     Mutant(
@@ -125,8 +125,8 @@ and d.due_at between o.floor_at and p_now
     Mutant(
         "a sender chosen for each enrollment",
         ENROLL,
-        "select array_agg(coalesce(p.sender_id, k.sender_id) order by i.ord)",
-        "select array_agg(p.sender_id order by i.ord)",
+        "(select e.sender_id from pgdrip.enrollments as e",
+        "(select null::bigint from pgdrip.enrollments as e",
         "tests/sql/25_assign.sql::UTC",
     ),
     Mutant(
