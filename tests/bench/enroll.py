@@ -23,7 +23,7 @@ WAYS = 3
 BARE = b"""
 create schema bench_bare;
 create table bench_bare.enrollments
-  (like pgdrip.enrollments including all excluding constraints) with (fillfactor = 80);
+  (like pgdrip.enrollments including all excluding constraints) with (fillfactor = 50);
 create table bench_bare.due
   (like pgdrip.due including all excluding constraints) with (fillfactor = 50);
 """
