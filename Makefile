@@ -6,7 +6,8 @@ BIN := .venv/bin
 RULES_OFF := prefer-bigint-over-int,require-lock-timeout,require-statement-timeout,$\
   adding-field-with-default,adding-foreign-key-constraint,constraint-missing-not-valid,$\
   require-concurrent-index-creation,require-concurrent-index-deletion,$\
-  ban-drop-column,ban-drop-constraint,ban-drop-function,renaming-object
+  ban-drop-column,ban-drop-constraint,ban-drop-function,ban-drop-type,ban-drop-view,$\
+  renaming-object
 
 .PHONY: bench bench-large bench-shards demo test check chaos soak mutants clean
 
