@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -325,6 +326,65 @@ def test_while_a_bucket_moves_its_callers_are_told_to_come_again(two: Cluster) -
         assert process.returncode == 0, errors
     assert output == "bucket 0: 8 contacts moved\n"
     assert two.where(contact) == 2
+
+
+def test_who_waits_for_what_leaves_is_not_told_that_there_is_nothing_to_do(
+    two: Cluster,
+) -> None:
+    """A stop that came too late for this shard must reach the other one."""
+    people(two)
+    [row, *_] = every(
+        two.shards[1],
+        "select enrollment_id from pgdrip.enrollments join pgdrip.contacts"
+        " using (contact_id) where bucket = 0",
+    )
+    id = row["enrollment_id"]
+    calls = {
+        "exit_enrollment(%s, 'asked to')": [id],
+        "pause_enrollment(%s, 'asked to')": [id],
+        "resume_enrollment(%s)": [id],
+        "retry_failed(%s, 'again')": [id],
+    }
+
+    def call(function: str) -> str | None:
+        query = f"select pgdrip.{function}"
+        with psycopg.connect(two.dsn, autocommit=True) as own:
+            try:
+                own.execute(query.encode(), calls[function])
+            except psycopg.Error as found:
+                return found.sqlstate
+        return None
+
+    with (
+        stopped_at(two, "target", "commit") as target,
+        stopped_at(two, "source", "remove_bucket") as source,
+        mover(two, 0) as process,
+        ThreadPoolExecutor() as threads,
+    ):
+        awaits_lock(source, process)
+        told = [threads.submit(call, function) for function in calls]
+        await_rows(source, len(calls))
+        source.execute("select pg_advisory_unlock_all()")
+        awaits_lock(target, process)
+        assert [one.result(30) for one in told] == ["55P03"] * len(calls)
+        receipt = "select pgdrip.record_receipt('log', 'unheard-of', 'read')"
+        assert error(two, receipt).sqlstate == "55P03"
+        target.execute("select pg_advisory_unlock_all()")
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    assert two.ask("select pgdrip.exit_enrollment(%s, 'asked to')", [id])
+
+
+def await_rows(db: Db, count: int) -> None:
+    """Return once so many sessions here wait for what another has locked."""
+    waiting = (
+        "select from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock' and wait_event in ('transactionid', 'tuple')"
+    )
+    deadline = time.monotonic() + 20
+    while db.execute(waiting.encode()).rowcount < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 AT_COMMIT = f"""

@@ -1,6 +1,7 @@
 -- Leaving early and standing still: exit, pause and resume of one enrollment, suppression.
 -- Each writes its cause, then locks the due rows: begin_send either sees the cause, or we
--- see that it has begun.
+-- see that it has begun. Whether an enrollment is here at all is seen after that wait: it
+-- may have left for another shard meanwhile, where it goes on.
 
 create or replace function pgdrip.exit_all(
   p_enrollments bigint[],
@@ -65,8 +66,8 @@ create or replace function pgdrip.exit_enrollment(p_enrollment bigint, p_reason 
 as $$
 begin
   perform pgdrip.assert_reason(p_reason);
-  perform pgdrip.assert_enrollment(p_enrollment);
   if pgdrip.exit_all(array[p_enrollment], p_reason) = '{}' then
+    perform pgdrip.assert_enrollment(p_enrollment);
     return false;
   end if;
   perform pgdrip.note('exit', format('enrollment %s', p_enrollment), p_reason);
@@ -86,8 +87,8 @@ create or replace function pgdrip.pause_enrollment(p_enrollment bigint, p_reason
 as $$
 begin
   perform pgdrip.assert_reason(p_reason);
-  perform pgdrip.assert_enrollment(p_enrollment);
   perform from pgdrip.due as d where d.enrollment_id = p_enrollment for update;
+  perform pgdrip.assert_enrollment(p_enrollment);
   update pgdrip.enrollments as e
      set paused_at = pgdrip.clock(), paused_reason = p_reason
    where e.enrollment_id = p_enrollment and e.status = 'active' and e.paused_at is null;
@@ -114,8 +115,8 @@ create or replace function pgdrip.resume_enrollment(p_enrollment bigint)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgdrip.assert_enrollment(p_enrollment);
   perform from pgdrip.due as d where d.enrollment_id = p_enrollment for update;
+  perform pgdrip.assert_enrollment(p_enrollment);
   update pgdrip.enrollments as e set paused_at = null, paused_reason = null
    where e.enrollment_id = p_enrollment and e.status = 'active' and e.paused_at is not null;
   if not found then

@@ -323,7 +323,7 @@ create or replace function pgdrip.is_elsewhere(
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if p_error not in (format('no %s has id %s', p_kind, p_id)) then
+  if p_error !~ '^no (contact|enrollment) has id ' then
     return false;
   elsif pgdrip.place_of_id(p_kind, p_id) <> p_place then
     return true;

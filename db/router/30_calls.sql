@@ -280,6 +280,10 @@ begin
       array_to_string(v_lost, ', ')
       using errcode = '08006', hint = 'Call again when it is back.';
   end if;
+  if exists (select from pgdrip.moves) then
+    raise exception 'no shard knows the message: it may be on its way to another'
+      using errcode = '55P03', hint = 'Call again in a moment.';
+  end if;
   -- It overtook its report: whichever shard that comes to has it then.
   foreach v_place in array pgdrip.places() loop
     perform shards.record_receipt(v_place, p_channel, p_provider_id, p_status, p_at);
