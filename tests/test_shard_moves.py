@@ -387,6 +387,30 @@ def await_rows(db: Db, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("end", ["cancel_move(%s)", "end_move(%s, '{}', '{}')"])
+def test_a_mover_whose_move_somebody_else_has_ended_moves_nothing(
+    two: Cluster, end: str
+) -> None:
+    own = people(two)
+    before = two.everywhere("select contact_id from pgdrip.contacts order by 1")
+    with stopped_at(two, "source", "is_still_here") as db, mover(two, 0) as process:
+        awaits_lock(db, process)
+        [row] = every(two.router, "select move_id, bucket from pgdrip.moves")
+        every(two.router, f"select pgdrip.{end}", [row["move_id"]])
+        owner = every(two.router, "select * from pgdrip.buckets where bucket = 0")
+        db.execute("select pg_advisory_unlock_all()")
+        _, errors = process.communicate(timeout=30)
+    assert errors.startswith(
+        "pgdrip: somebody else has ended the move of bucket 0"
+        " (pgdrip shard status says where it is)"
+    )
+    assert two.everywhere("select contact_id from pgdrip.contacts order by 1") == before
+    assert every(two.router, "select * from pgdrip.buckets where bucket = 0") == owner
+    again = "select pgdrip.end_move(%s, %s::bigint[], '{}')"
+    every(two.router, again, [row["move_id"], own])
+    assert every(two.router, "select from pgdrip.moved_ids") == []
+
+
 AT_COMMIT = f"""
 create function public.stop() returns trigger language plpgsql as $$
 begin

@@ -156,6 +156,9 @@ declare
   v_move pgdrip.moves;
 begin
   delete from pgdrip.moves as m where m.move_id = p_move returning * into v_move;
+  if not found then
+    return;  -- somebody else has ended it, and the bucket may be anywhere by now
+  end if;
   update pgdrip.buckets as b set shard = v_move.to_shard, is_moving = false
    where b.bucket = v_move.bucket;
   delete from pgdrip.moved_ids as i where i.bucket = v_move.bucket;

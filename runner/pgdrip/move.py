@@ -14,7 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pgdrip.engine import Engine
-from pgdrip.errors import DatabaseUnavailable, InvariantViolated, PgdripError
+from pgdrip.errors import (
+    DatabaseUnavailable,
+    EngineRefused,
+    InvariantViolated,
+    PgdripError,
+)
 from pgdrip.query import Query, rows_of, value_of
 from pgdrip.shards import Shard, connect
 
@@ -62,12 +67,18 @@ async def carry_out(
     source, target = shards[move.from_shard], shards[move.to_shard]
     async with await connect(source) as here, await connect(target) as there:
         try:
-            moved = await _leave(move, here, there, target, patience=patience)
+            async with (
+                await connect(target) as landing,
+                landing.transaction(),  # ends after the one within
+                here.transaction(),
+            ):
+                if await _is_here(engine, move, here):
+                    moved = await _leave(move, here, there, landing, patience)
+                else:
+                    moved = await _land_again(move, landing)
         except PgdripError:
             await _give_up(engine, move, here)
             raise
-        if moved is None:
-            moved = await _land_again(move, there)
         ids: dict[str, list[int]] = {"contact": [], "enrollment": []}
         found = await there.ask(rows_of("foreign_ids", bucket=move.bucket))
         for kind, one in found.rows:
@@ -80,37 +91,44 @@ async def carry_out(
             enrollments=ids["enrollment"],
         )
     )
+    logger.info("bucket moved", extra={"bucket": move.bucket, "contacts": moved})
     return moved
 
 
+async def _is_here(engine: Engine, move: Move, here: Engine) -> bool:
+    """Whether the bucket has not left; until the transaction ends nobody else moves it.
+
+    Raises EngineRefused where somebody else has ended the move before that.
+    """
+    found = (await here.ask(_still_here(move))).value
+    if move not in await open_moves(engine):
+        raise EngineRefused(
+            f"somebody else has ended the move of bucket {move.bucket}",
+            hint="pgdrip shard status says where it is",
+        )
+    return bool(found)
+
+
 async def _leave(
-    move: Move, here: Engine, there: Engine, target: Shard, *, patience: float
-) -> int | None:
-    """Copy, land, compare and delete; None: the bucket had left before."""
-    async with (
-        await connect(target) as landing,
-        landing.transaction(),  # ends after the one within
-        here.transaction(),
-    ):
-        if not (await here.ask(_is_here(move))).value:
-            return None
-        count = (await here.ask(value_of("stage_bucket", bucket=move.bucket))).value
-        await _drain(here, patience)
-        await _copy(move, here, there)
-        await landing.ask(value_of("land_bucket", bucket=move.bucket))
-        checksum = value_of("bucket_checksum")
-        if (await here.ask(checksum)).value != (await landing.ask(checksum)).value:
-            raise InvariantViolated(
-                f"bucket {move.bucket} did not arrive as it was",
-                hint="nothing has moved; try again",
-            )
-        await landing.ask(value_of("settle_in"))
-        await here.ask(_remove(move))
-    logger.info("bucket moved", extra={"bucket": move.bucket, "contacts": count})
+    move: Move, here: Engine, there: Engine, landing: Engine, patience: float
+) -> int:
+    """Copy, land, compare and delete; `here` and `landing` are in transactions."""
+    count = (await here.ask(value_of("stage_bucket", bucket=move.bucket))).value
+    await _drain(here, patience)
+    await _copy(move, here, there)
+    await landing.ask(value_of("land_bucket", bucket=move.bucket))
+    checksum = value_of("bucket_checksum")
+    if (await here.ask(checksum)).value != (await landing.ask(checksum)).value:
+        raise InvariantViolated(
+            f"bucket {move.bucket} did not arrive as it was",
+            hint="nothing has moved; try again",
+        )
+    await landing.ask(value_of("settle_in"))
+    await here.ask(_remove(move))
     return int(count)
 
 
-def _is_here(move: Move) -> Query:
+def _still_here(move: Move) -> Query:
     return value_of("is_still_here", move=move.move_id, bucket=move.bucket)
 
 
@@ -141,13 +159,12 @@ async def _copy(move: Move, here: Engine, there: Engine) -> None:
     await there.ask(value_of("make_room", bucket=move.bucket))
 
 
-async def _land_again(move: Move, there: Engine) -> int:
+async def _land_again(move: Move, landing: Engine) -> int:
     """The bucket has left: what arrived of it is the only copy, if it did not land."""
-    if not (await there.ask(value_of("has_arrived", bucket=move.bucket))).value:
+    if not (await landing.ask(value_of("has_arrived", bucket=move.bucket))).value:
         return 0
-    async with there.transaction():
-        count = (await there.ask(value_of("land_bucket", bucket=move.bucket))).value
-        await there.ask(value_of("settle_in"))
+    count = (await landing.ask(value_of("land_bucket", bucket=move.bucket))).value
+    await landing.ask(value_of("settle_in"))
     return int(count)
 
 
@@ -158,7 +175,7 @@ async def _give_up(engine: Engine, move: Move, here: Engine) -> None:
     """
     with suppress(PgdripError):
         async with here.transaction():
-            if (await here.ask(_is_here(move))).value:
+            if (await here.ask(_still_here(move))).value:
                 await engine.ask(value_of("cancel_move", move=move.move_id))
 
 
@@ -169,7 +186,8 @@ def script(bucket: int, to: int) -> Iterator[tuple[str, Query | str]]:
     yield router, rows_of("begin_move", bucket=bucket, to=to)
     yield router, value_of("await_calls", bucket=bucket)
     yield here, "begin;"
-    yield here, _is_here(move)
+    yield here, _still_here(move)
+    yield router, rows_of("open_moves")
     yield here, value_of("stage_bucket", bucket=bucket)
     yield here, value_of("drain_bucket")
     yield there, value_of("clear_arrivals", bucket=bucket)
