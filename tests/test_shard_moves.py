@@ -411,6 +411,18 @@ def test_a_mover_whose_move_somebody_else_has_ended_moves_nothing(
     assert every(two.router, "select from pgdrip.moved_ids") == []
 
 
+def test_an_older_snapshot_does_not_see_that_a_bucket_has_moved(two: Cluster) -> None:
+    people(two)
+    with psycopg.connect(two.dsn) as db:
+        db.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        db.execute("select from pgdrip.buckets")
+        move(two, 0, 2)
+        with pytest.raises(psycopg.Error, match="must be read committed") as raised:
+            db.execute("select pgdrip.upsert_contact(%s)", [phones_in(0, 9)[8]])
+    assert raised.value.sqlstate == "MD003"
+    assert two.sums("select count(*) from pgdrip.contacts where bucket = 0") == 8
+
+
 AT_COMMIT = f"""
 create function public.stop() returns trigger language plpgsql as $$
 begin

@@ -249,6 +249,11 @@ as $$
 declare
   v_bucket pgdrip.buckets;
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'isolation level must be read committed, not %',
+      current_setting('transaction_isolation')
+      using errcode = 'MD003', hint = 'An older snapshot does not see that a bucket has moved.';
+  end if;
   -- Until the end of this call the bucket cannot leave: its mover waits for us, or we see it.
   if not pg_try_advisory_xact_lock_shared(hashtext('pgdrip.bucket'), p_bucket) then
     v_bucket.is_moving := true;
