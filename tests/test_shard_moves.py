@@ -423,6 +423,22 @@ def test_an_older_snapshot_does_not_see_that_a_bucket_has_moved(two: Cluster) ->
     assert two.sums("select count(*) from pgdrip.contacts where bucket = 0") == 8
 
 
+def test_the_commits_of_a_move_are_durable_whatever_the_databases_say(
+    two: Cluster,
+) -> None:
+    """A shard that forgot that a bucket has left would send all of it again."""
+    for db, call in (
+        (two.shards[1], "stage_bucket(0)"),
+        (two.shards[2], "land_bucket(0)"),
+        (two.router, "begin_move(0, 2)"),
+        (two.router, "end_move(0, '{}', '{}')"),
+    ):
+        with db.transaction(force_rollback=True):
+            db.execute("set local synchronous_commit = off")
+            db.execute(f"select pgdrip.{call}".encode())
+            assert one(db, "show synchronous_commit")["synchronous_commit"] == "on"
+
+
 AT_COMMIT = f"""
 create function public.stop() returns trigger language plpgsql as $$
 begin

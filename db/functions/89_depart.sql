@@ -43,6 +43,7 @@ as $$
 declare
   v_blocked text;
 begin
+  perform pgdrip.assert_working();
   create temp table if not exists bucket_contacts (
     contact_id bigint primary key
   ) on commit drop;
@@ -66,7 +67,7 @@ end
 $$;
 
 comment on function pgdrip.stage_bucket(integer) is
-  'Private: holds the contacts of a bucket until the end of the transaction and lists them in pg_temp.bucket_contacts; returns how many; MD003';
+  'Private: holds the contacts of a bucket until the end of the transaction and lists them in pg_temp.bucket_contacts; returns how many; the commit is durable; MD003, MD005';
 
 create or replace function pgdrip.drain_bucket()
   returns bigint

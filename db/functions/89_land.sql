@@ -282,6 +282,7 @@ create or replace function pgdrip.land_bucket(p_bucket integer)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform pgdrip.assert_working();
   perform pgdrip.land_senders(p_bucket);
   perform pgdrip.land_contacts(p_bucket);
   perform pgdrip.land_enrollments(p_bucket);
@@ -293,7 +294,7 @@ end
 $$;
 
 comment on function pgdrip.land_bucket(integer) is
-  'Private: makes what has arrived of a bucket live here, its steps still with the senders of the other shard; returns how many contacts; 23505, MD001';
+  'Private: makes what has arrived of a bucket live here, its steps still with the senders of the other shard; returns how many contacts; the commit is durable; 23505, MD001, MD003, MD005';
 
 create or replace function pgdrip.settle_in()
   returns void

@@ -90,6 +90,7 @@ declare
   v_from integer;
   v_move pgdrip.moves;
 begin
+  perform set_config('synchronous_commit', 'on', true);
   if not exists (select from pgdrip.shards as s where s.shard = p_to) then
     raise exception 'there is no shard %', p_to
       using errcode = 'MD001', hint = 'pgdrip shard status lists them.';
@@ -155,6 +156,7 @@ as $$
 declare
   v_move pgdrip.moves;
 begin
+  perform set_config('synchronous_commit', 'on', true);
   delete from pgdrip.moves as m where m.move_id = p_move returning * into v_move;
   if not found then
     return;  -- somebody else has ended it, and the bucket may be anywhere by now
