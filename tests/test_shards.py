@@ -494,10 +494,31 @@ def test_a_new_shard_follows_the_others_and_is_empty_until_something_moves(
         )
 
 
+def test_a_shard_whose_addition_was_broken_off_is_added_whole_the_next_time(
+    server: Databases,
+) -> None:
+    """It is in the map by then, without buckets and without the configuration."""
+    with cluster(server, shards=1) as found, server.clone() as late:
+        found.shards[1].execute("select pgdrip.apply_sequence(%s)", [Jsonb(WARM)])
+        key = found.ask("select pgdrip.shared_key()")
+        counts = "select count(*) from pgdrip.buckets group by shard order by shard"
+        for shard, dsn, buckets in ((1, found.dsns[1], [1024]), (2, late, [512, 512])):
+            found.router.execute("delete from pgdrip.buckets where %s = 1", [shard])
+            every(
+                found.router, "select pgdrip.add_shard(%s, %s, %s)", [shard, dsn, key]
+            )
+            done = found.pgdrip("shard", "add", str(shard), dsn)
+            assert done.stdout == f"shard {shard} was there\n", done.output
+            assert [row["count"] for row in every(found.router, counts)] == buckets
+        rows = json.loads(found.pgdrip("shard", "status", "--json").stdout)
+        assert len({row["config"] for row in rows}) == 1
+
+
 def test_a_password_does_not_get_into_the_map(three: Cluster) -> None:
-    dsn = f"{three.dsns[1]} password=topsecret"
-    line = told(three.pgdrip("shard", "add", "9", dsn), 3)
-    assert line.startswith("a password does not belong into the map")
+    for key in ("password", "sslpassword"):
+        dsn = f"{three.dsns[1]} {key}=topsecret"
+        line = told(three.pgdrip("shard", "add", "9", dsn), 3)
+        assert line.startswith("a password does not belong into the map")
 
 
 def test_a_shard_is_no_router_and_becomes_none(three: Cluster) -> None:

@@ -144,13 +144,12 @@ async def add(
     shard has none until some move there. Returns whether it is new. Raises UsageError
     for a database that is in use under another number.
     """
-    if "password" in parsed(shard_dsn):
+    if any(key.endswith("password") for key in parsed(shard_dsn)):
         raise ConfigurationError(
             "a password does not belong into the map",
             hint="use a passfile of the router's server, or certificates",
         )
     async with await Engine.connect(dsn, writable=True) as engine:
-        before = await shard_map(engine, user=user)
         new = Shard(number, _login(shard_dsn, user), 0, [])
         async with await connect(new) as one:
             own = await identity(one)
@@ -161,11 +160,13 @@ async def add(
             value_of("add_shard", shard=number, dsn=shard_dsn, address_key=key)
         )
         router.install(dsn, catalog)
-        if not before:
+        known = await shard_map(engine, user=user)
+        if len(known) == 1:
             await engine.ask(value_of("give_buckets", shard=number))
-        elif added.value:
-            await _share([*before, new], engine)
-            await sync([*before, new])
+        elif any(one.shard == number and not one.buckets for one in known):
+            # It is new, or was broken off here.
+            await _share(known, engine)
+            await sync(known)
     return bool(added.value)
 
 
