@@ -280,6 +280,32 @@ def test_one_person_with_two_addresses_is_one_contact(three: Cluster) -> None:
     assert three.sums("select count(*) from pgdrip.contacts") == 2
 
 
+@pytest.mark.parametrize("way", ["upsert_contact", "import_contacts"])
+def test_an_address_that_a_contact_gave_up_is_that_of_a_new_one_in_its_own_bucket(
+    three: Cluster, way: str
+) -> None:
+    """Else that one would stay behind when the bucket of the other moves."""
+    mail = next(
+        mail
+        for mail in (f"u{n}@example.com" for n in range(100))
+        if bucket_of(mail) % 3 != bucket_of(phone(0)) % 3
+    )
+    first = three.lead(0, p_email=mail)
+    assert three.lead(0, p_email="other@example.com") == first
+    if way == "upsert_contact":
+        second = three.lead(0, p_phone=None, p_email=mail)
+    else:
+        people = [{"email": mail}, {"phone": phone(1), "email": "new@example.com"}]
+        people += [{"email": "new@example.com"}]
+        query = "select contact_id from pgdrip.import_contacts(%s) order by line"
+        rows = every(three.router, query, [Jsonb(people)])
+        second, _, twice = (row["contact_id"] for row in rows)
+        assert twice is None  # and not somebody else in another shard
+    assert second >> 40 == bucket_of(mail) % 3 + 1
+    assert three.lead(0, p_phone=None, p_email=mail) == second
+    assert three.pgdrip("shard", "status", "--count").exit_code == 0
+
+
 def test_a_batch_is_imported_by_bucket_and_answered_by_line(three: Cluster) -> None:
     people = [{"phone": phone(n), "triggers": ["WARM"]} for n in range(20)]
     rows = every(

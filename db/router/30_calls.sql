@@ -19,6 +19,35 @@ $$;
 comment on function pgdrip.lock_addresses(text[]) is
   'Private: keeps others from deciding about these addresses until the end of the transaction';
 
+create or replace function pgdrip.forget_given_up(p_addresses text[], p_pool text)
+  returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_address text;
+  v_hash    bytea;
+  v_bucket  integer;
+begin
+  perform pgdrip.lock_addresses(p_addresses);
+  for v_address, v_hash, v_bucket in
+    select a.address, s.address_hash, s.bucket
+      from unnest(p_addresses) as a(address)
+      join pgdrip.second_addresses as s
+        on s.address_hash = pgdrip.address_hash(a.address) and s.pool = p_pool
+  loop
+    if not shards.knows_address(pgdrip.enter_bucket(v_bucket), v_address, p_pool) then
+      delete from pgdrip.second_addresses as s
+       where s.address_hash = v_hash and s.pool = p_pool;
+    end if;
+  end loop;
+end
+$$;
+
+comment on function pgdrip.forget_given_up(text[], text) is
+  'Private: forgets which of these addresses was the second one of a contact that has another by now; 08006, 55P03';
+
 create or replace function pgdrip.bucket_for(p_phone text, p_email text, p_pool text)
   returns integer
   language plpgsql
@@ -78,6 +107,8 @@ begin
   if coalesce(p_phone, p_email) is null then
     return shards.upsert_contact(0, p_phone, p_email, p_name, p_attributes, p_timezone, p_pool,
                                  p_sender);
+  elsif p_phone is null or p_email is null then
+    perform pgdrip.forget_given_up(array[coalesce(p_phone, p_email)], p_pool);
   end if;
   return shards.upsert_contact(
     pgdrip.enter_bucket(pgdrip.bucket_for(p_phone, p_email, p_pool)),
@@ -107,6 +138,10 @@ begin
   perform pgdrip.lock_addresses(array(
     select a.address from jsonb_array_elements(p_contacts) as i(item),
            lateral (values (i.item ->> 'phone'), (i.item ->> 'email')) as a(address)));
+  perform pgdrip.forget_given_up(array(
+    select coalesce(i.item ->> 'phone', i.item ->> 'email')
+      from jsonb_array_elements(p_contacts) as i(item)
+     where (i.item ->> 'phone' is null) <> (i.item ->> 'email' is null)), p_pool);
   -- One without an address any shard refuses.
   for v_place, v_items in
     select case when b.bucket is null then 0 else pgdrip.enter_bucket(b.bucket) end,
