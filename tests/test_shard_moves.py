@@ -335,7 +335,7 @@ def test_who_waits_for_what_leaves_is_not_told_that_there_is_nothing_to_do(
     people(two)
     [row, *_] = every(
         two.shards[1],
-        "select enrollment_id from pgdrip.enrollments join pgdrip.contacts"
+        "select enrollment_id, phone from pgdrip.enrollments join pgdrip.contacts"
         " using (contact_id) where bucket = 0",
     )
     id = row["enrollment_id"]
@@ -347,13 +347,7 @@ def test_who_waits_for_what_leaves_is_not_told_that_there_is_nothing_to_do(
     }
 
     def call(function: str) -> str | None:
-        query = f"select pgdrip.{function}"
-        with psycopg.connect(two.dsn, autocommit=True) as own:
-            try:
-                own.execute(query.encode(), calls[function])
-            except psycopg.Error as found:
-                return found.sqlstate
-        return None
+        return sqlstate(two.dsn, function, calls[function])
 
     with (
         stopped_at(two, "target", "commit") as target,
@@ -363,16 +357,29 @@ def test_who_waits_for_what_leaves_is_not_told_that_there_is_nothing_to_do(
     ):
         awaits_lock(source, process)
         told = [threads.submit(call, function) for function in calls]
-        await_rows(source, len(calls))
+        # Straight to the shard, where nobody knows of the move.
+        stop = "suppress(%s, 'asked to')"
+        told += [threads.submit(sqlstate, two.dsns[1], stop, [row["phone"]])]
+        await_rows(source, len(told))
         source.execute("select pg_advisory_unlock_all()")
         awaits_lock(target, process)
-        assert [one.result(30) for one in told] == ["55P03"] * len(calls)
+        assert [one.result(30) for one in told] == ["55P03"] * len(told)
         receipt = "select pgdrip.record_receipt('log', 'unheard-of', 'read')"
         assert error(two, receipt).sqlstate == "55P03"
         target.execute("select pg_advisory_unlock_all()")
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 0, errors
     assert two.ask("select pgdrip.exit_enrollment(%s, 'asked to')", [id])
+
+
+def sqlstate(dsn: str, call: str, values: list[object]) -> str | None:
+    """Of the error that a call ends with; None: it does not."""
+    with psycopg.connect(dsn, autocommit=True) as own:
+        try:
+            own.execute(f"select pgdrip.{call}".encode(), values)
+        except psycopg.Error as found:
+            return found.sqlstate
+    return None
 
 
 def await_rows(db: Db, count: int) -> None:

@@ -161,6 +161,7 @@ create or replace function pgdrip.suppress(p_address text, p_reason text)
 as $$
 declare
   v_address  text := pgdrip.plain_address(p_address);
+  v_seen     bigint[];
   v_contacts bigint[];
 begin
   perform pgdrip.assert_reason(p_reason);
@@ -169,10 +170,20 @@ begin
   if not found then
     return false;
   end if;
+  v_seen := array(
+    select c.contact_id from pgdrip.contacts as c
+     where c.phone = v_address or lower(c.email) = v_address);
   v_contacts := array(
     select c.contact_id from pgdrip.contacts as c
      where c.phone = v_address or lower(c.email) = v_address
      order by c.contact_id for no key update);
+  -- Only a bucket that moves takes contacts away: where they went the address is not known.
+  if exists (select from unnest(v_seen) as i(contact_id)
+              where i.contact_id not in (select c.contact_id from pgdrip.contacts as c
+                                          where c.contact_id = any (v_seen))) then
+    raise exception 'a contact of this address has left for another shard'
+      using errcode = '55P03', hint = 'Suppress the address through the router.';
+  end if;
   perform pgdrip.exit_all(array(
     select e.enrollment_id from pgdrip.enrollments as e
       join pgdrip.contacts as c using (contact_id)
@@ -186,7 +197,7 @@ end
 $$;
 
 comment on function pgdrip.suppress(text, text) is
-  'Never messages an address again and ends what is in flight to it; false: it was suppressed; 22004, 22023';
+  'Never messages an address again and ends what is in flight to it; false: it was suppressed; 22004, 22023, 55P03 where a contact of it left for another shard meanwhile';
 
 create or replace function pgdrip.unsuppress(p_address text, p_reason text)
   returns boolean
