@@ -562,3 +562,11 @@ def test_the_statements_of_a_move_can_be_read_beforehand(three: Cluster) -> None
     assert every(three.router, "select from pgdrip.moves") == []
     assert told(three.pgdrip("shard", "move", "7"), 2)
     assert told(three.pgdrip("shard", "move", "9999", "--to", "1"), 2)
+
+
+def test_the_statements_of_the_other_commands_can_be_read(three: Cluster) -> None:
+    added = three.pgdrip("shard", "add", "9", three.dsns[1], "--show-sql").stdout
+    assert added.index("pgdrip.set_shard(") < added.index("pgdrip.add_shard(")
+    assert every(three.router, "select from pgdrip.shards where shard = 9") == []
+    shown = three.pgdrip("shard", "status", "--show-sql").stdout
+    assert [row["shard"] for row in every(three.router, shown)] == [1, 2, 3]

@@ -262,14 +262,18 @@ comment on function pgdrip.sequence_named(text) is
 
 create or replace function pgdrip.note(p_action text, p_object text, p_reason text default null)
   returns void
-  language sql
+  language plpgsql
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+begin
+  perform pgdrip.assert_given('p_action', p_action);
+  perform pgdrip.assert_given('p_object', p_object);
   insert into pgdrip.audit (action, object, reason)
-  values (left(p_action, 63), left(p_object, 500), left(p_reason, 2000))
+  values (left(p_action, 63), left(p_object, 500), left(p_reason, 2000));
+end
 $$;
 
 comment on function pgdrip.note(text, text, text) is
-  'Writes one line of the audit, cut to 63, 500 and 2,000 characters; the session''s login stands beside it';
+  'Writes one line of the audit, cut to 63, 500 and 2,000 characters; the session''s login stands beside it; 22004';
