@@ -105,7 +105,10 @@ async def shard_map(engine: Engine, *, user: str | None = None) -> list[Shard]:
 
 
 def _login(dsn: str, user: str | None) -> str:
-    return make_conninfo(dsn, user=user) if user else dsn
+    try:
+        return make_conninfo(dsn, user=user) if user else dsn
+    except UnicodeEncodeError as error:
+        raise ConfigurationError("no role has a name that is not UTF-8") from error
 
 
 @asynccontextmanager

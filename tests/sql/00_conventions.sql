@@ -91,7 +91,7 @@ select is_empty($$select signature from functions where language = 'sql' and pro
 select is_empty($$select signature from functions where prosrc ~ '\mexecute\M\s+(format|''|v_)'
                      and name not in ('create_partitions', 'schedule_jobs', 'unschedule_jobs', 'retire_month')$$,
                 'no dynamic SQL outside partition upkeep and pg_cron, which may be absent');
-select is_empty($$select signature from functions where prosrc ~ 'errcode = ''(?!22023|22004|23514|25006|MD00[1-8])'$$,
+select is_empty($$select signature from functions where prosrc ~ 'errcode = ''(?!22023|22004|23514|25006|55P03|MD00[1-8])'$$,
                 'errors carry the SQLSTATEs that are documented');
 select is_empty($$select signature from functions
                    where regexp_count(prosrc, 'raise exception') > regexp_count(prosrc, 'hint = ')$$,
