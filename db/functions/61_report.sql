@@ -343,25 +343,25 @@ begin
       from heard as h group by h.sender_id
   ),
   marked as (
-  update pgdrip.senders as s
-     set health     = n.health,
-         faults     = n.faults,
-         fault_at   = case when t.is_fault then p_now else s.fault_at end,
-         last_error = case when t.is_fault then left(pgdrip.mask(t.error), 500) else s.last_error end,
-         down_at    = case n.health when 'down' then coalesce(
-                        case s.health when 'down' then s.down_at end, p_now) end
-    from told as t
-    join pgdrip.senders as o using (sender_id),
-         lateral (select case when t.is_blocked or o.health = 'blocked' then 'blocked'
-                              when t.longest >= o.fault_threshold then 'down'
-                              else 'healthy' end) as h(health),
-         lateral (select h.health, case h.health
-                    when 'healthy' then t.latest
-                    when 'down' then greatest(o.faults + 1, o.fault_threshold)
-                    else o.faults + 1 end) as n(health, faults)
-   where s.sender_id = t.sender_id and (t.is_fault or s.health <> 'blocked')
-  returning s.sender_id, s.is_limited, s.health, s.faults, s.fault_threshold,
-            o.health as old_health
+    update pgdrip.senders as s
+       set health     = n.health,
+           faults     = n.faults,
+           fault_at   = case when t.is_fault then p_now else s.fault_at end,
+           last_error = case when t.is_fault then left(pgdrip.mask(t.error), 500) else s.last_error end,
+           down_at    = case n.health when 'down' then coalesce(
+                          case s.health when 'down' then s.down_at end, p_now) end
+      from told as t
+      join pgdrip.senders as o using (sender_id),
+           lateral (select case when t.is_blocked or o.health = 'blocked' then 'blocked'
+                                when t.longest >= o.fault_threshold then 'down'
+                                else 'healthy' end) as h(health),
+           lateral (select h.health, case h.health
+                      when 'healthy' then t.latest
+                      when 'down' then greatest(o.faults + 1, o.fault_threshold)
+                      else o.faults + 1 end) as n(health, faults)
+     where s.sender_id = t.sender_id and (t.is_fault or s.health <> 'blocked')
+    returning s.sender_id, s.is_limited, s.health, s.faults, s.fault_threshold,
+              o.health as old_health
   )
   update pgdrip.paces as p
      set ready_at = case m.health when 'healthy' then 'epoch' else greatest(p.ready_at,

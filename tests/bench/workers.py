@@ -20,9 +20,6 @@ import psycopg
 CLAIM = b"select * from pgdrip.claim(%s, %s)"
 BEGIN = b"select pgdrip.begin_send(%b::bigint[], %b::bigint[])"
 REPORT = b"select * from pgdrip.report(%b::bigint[], %b::bigint[], %b::text[])"
-REPORT_IDS = (
-    b"select * from pgdrip.report(%b::bigint[], %b::bigint[], %b::text[], %b::text[])"
-)
 
 PATIENCE = 30
 """Seconds of claims without a message: something is wrong."""
@@ -34,8 +31,6 @@ class Turn:
 
     batch: int
     begins: bool = False
-    with_ids: bool = False
-    """Whether each report brings the id that a provider gave the message."""
     seconds: float = 3600.0
     steps: int = 1 << 62
 
@@ -137,12 +132,7 @@ def work(
             done.claimed.append(len(ids))
             if what.begins:
                 cursor.execute(BEGIN, (ids, tokens))
-            outcomes = ["sent"] * len(ids)
-            if what.with_ids:
-                given = [f"provider-{token}" for token in tokens]
-                cursor.execute(REPORT_IDS, (ids, tokens, outcomes, given))
-            else:
-                cursor.execute(REPORT, (ids, tokens, outcomes))
+            cursor.execute(REPORT, (ids, tokens, ["sent"] * len(ids)))
             done.steps += len(ids)
             got_at = time.perf_counter()
         done.seconds = time.perf_counter() - began_at
